@@ -1,0 +1,209 @@
+//! The operator at scale against a real API server, each figure beside its ceiling from the same run.
+//!
+//! `TOKENWARD_BENCH_KUBECONFIG` names the cluster (tools/bench.sh starts one). `TOKENWARD_BENCH_SIZES` (default
+//! `1000,10000`) sets the numbers of tokens, `TOKENWARD_BENCH_QUIET` (default 300) the seconds of the quiescent phase.
+//!
+//! The ceiling is a plain client that makes the writes of one issue per token — publish the digest, apply the Secret,
+//! confirm — with the verbs that the operator uses, at the concurrency that turns out best. Two ratios are printed:
+//! `backlog` (the tokens exist; from the operator's first write to all Healthy) and `live` (the tokens are created while
+//! the operator runs; from the first create to all Healthy, against a client that creates them too).
+
+// The figures are what this program is for.
+#![allow(clippy::print_stdout)]
+
+mod ceiling;
+mod machine;
+mod operator;
+
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+use self::ceiling::{Sample, StatusVerb};
+use self::operator::Operator;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let Ok(path) = std::env::var("TOKENWARD_BENCH_KUBECONFIG") else {
+        println!("scale: skipped, TOKENWARD_BENCH_KUBECONFIG is not set; run: make bench");
+        return Ok(());
+    };
+    let config = Kubeconfig::read_from(&path)?;
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    let client = Client::try_from(config)?;
+    let sizes: Vec<usize> = variable("TOKENWARD_BENCH_SIZES", "1000,10000".to_owned())
+        .split(',')
+        .filter_map(|n| n.parse().ok())
+        .collect();
+    let quiet = Duration::from_secs(variable("TOKENWARD_BENCH_QUIET", 300));
+
+    println!("{}", machine::describe());
+    ceiling::install_crd(&client).await?;
+
+    let sample = sample(&client, &path).await?;
+    let verb = status_verbs(&client, &sample).await?;
+    println!("the operator uses PUT; the cheapest here was {verb:?}");
+
+    println!(
+        "\n{:>7} {:<8} {:>10} {:>10} {:>7}  writes/token  reads/token",
+        "tokens", "mode", "ceiling/s", "operator/s", "ratio"
+    );
+    for &size in &sizes {
+        let concurrency = best_concurrency(&client, &sample, size.min(1000)).await?;
+        for mode in [Mode::Backlog, Mode::Live] {
+            compare(&client, &path, &sample, size, concurrency, mode).await?;
+        }
+    }
+    let largest = sizes.last().copied().unwrap_or(1000);
+    restart_and_rest(&client, &path, largest, quiet).await
+}
+
+/// One token issued by the operator: the objects that the ceiling writes copies of.
+async fn sample(client: &Client, kubeconfig: &str) -> Result<Sample> {
+    let operator = Operator::start(kubeconfig).await?;
+    println!("resident memory with 0 tokens: {:.1} MB", operator.resident_mb()?);
+    let sample = ceiling::take_sample(client).await?;
+    operator.stop().await?;
+    Ok(sample)
+}
+
+async fn status_verbs(client: &Client, sample: &Sample) -> Result<StatusVerb> {
+    const TOKENS: usize = 1000;
+    println!("\nstatus writes of {TOKENS} tokens, objects per second, by requests in flight");
+    println!("{:<12} {:>8} {:>8} {:>8}", "verb", 1, 8, 32);
+    let namespace = ceiling::fresh_namespace(client).await?;
+    ceiling::create_tokens(client, &namespace, TOKENS, 16).await?;
+    let mut best = (0.0, StatusVerb::Put);
+    for verb in [StatusVerb::Put, StatusVerb::Merge, StatusVerb::Apply] {
+        let mut rates = Vec::new();
+        for in_flight in [1, 8, 32] {
+            let tokens = ceiling::list(client, &namespace).await?;
+            let started = Instant::now();
+            ceiling::write_status_of(client, &tokens, sample, verb, in_flight).await?;
+            rates.push(TOKENS as f64 / started.elapsed().as_secs_f64());
+        }
+        println!("{:<12} {:>8.0} {:>8.0} {:>8.0}", format!("{verb:?}"), rates[0], rates[1], rates[2]);
+        best = if rates[2] > best.0 { (rates[2], verb) } else { best };
+    }
+    ceiling::drop_namespace(client, &namespace).await?;
+    Ok(best.1)
+}
+
+async fn best_concurrency(client: &Client, sample: &Sample, tokens: usize) -> Result<usize> {
+    let mut best = (0.0, 16);
+    for concurrency in [8, 16, 32, 64] {
+        let namespace = ceiling::fresh_namespace(client).await?;
+        ceiling::create_tokens(client, &namespace, tokens, 16).await?;
+        let listed = ceiling::list(client, &namespace).await?;
+        let started = Instant::now();
+        ceiling::issue_all(client, listed, sample, concurrency).await?;
+        let rate = tokens as f64 / started.elapsed().as_secs_f64();
+        best = if rate > best.0 { (rate, concurrency) } else { best };
+        ceiling::drop_namespace(client, &namespace).await?;
+    }
+    Ok(best.1)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Backlog,
+    Live,
+}
+
+async fn compare(
+    client: &Client,
+    kubeconfig: &str,
+    sample: &Sample,
+    size: usize,
+    concurrency: usize,
+    mode: Mode,
+) -> Result<()> {
+    let namespace = ceiling::fresh_namespace(client).await?;
+    let started = match mode {
+        Mode::Backlog => {
+            ceiling::create_tokens(client, &namespace, size, 16).await?;
+            let listed = ceiling::list(client, &namespace).await?;
+            let started = Instant::now();
+            ceiling::issue_all(client, listed, sample, concurrency).await?;
+            started
+        }
+        Mode::Live => {
+            let started = Instant::now();
+            ceiling::create_and_issue_all(client, &namespace, sample, size, concurrency).await?;
+            started
+        }
+    };
+    let ceiling = size as f64 / started.elapsed().as_secs_f64();
+    ceiling::drop_namespace(client, &namespace).await?;
+
+    let namespace = ceiling::fresh_namespace(client).await?;
+    let (operator, started) = match mode {
+        Mode::Backlog => {
+            ceiling::create_tokens(client, &namespace, size, 16).await?;
+            let operator = Operator::start(kubeconfig).await?;
+            (operator, Instant::now())
+        }
+        Mode::Live => {
+            let operator = Operator::start(kubeconfig).await?;
+            let started = Instant::now();
+            ceiling::create_tokens(client, &namespace, size, 16).await?;
+            (operator, started)
+        }
+    };
+    operator.wait_healthy(size).await?;
+    let rate = size as f64 / started.elapsed().as_secs_f64();
+    let counts = operator.counts().await?;
+    let mode_name = if mode == Mode::Backlog { "backlog" } else { "live" };
+    println!(
+        "{size:>7} {mode_name:<8} {ceiling:>10.0} {rate:>10.0} {:>6.0}%  {:>12.2}  {:>11.2}   resident {:.1} MB",
+        100.0 * rate / ceiling,
+        counts.writes as f64 / size as f64,
+        counts.reads as f64 / size as f64,
+        operator.resident_mb()?,
+    );
+    operator.stop().await?;
+    ceiling::drop_namespace(client, &namespace).await?;
+    Ok(())
+}
+
+/// A restart with every token issued: what it reads and writes, and what it does while nothing is due.
+async fn restart_and_rest(client: &Client, kubeconfig: &str, size: usize, quiet: Duration) -> Result<()> {
+    let namespace = ceiling::fresh_namespace(client).await?;
+    let operator = Operator::start(kubeconfig).await?;
+    ceiling::create_tokens(client, &namespace, size, 16).await?;
+    operator.wait_healthy(size).await?;
+    operator.stop().await?;
+
+    let started = Instant::now();
+    let operator = Operator::start(kubeconfig).await?;
+    operator.wait_reconciled(size).await?;
+    let synced = started.elapsed();
+    let counts = operator.counts().await?;
+    println!(
+        "\nrestart with {size} tokens: every token looked at {:.1} s after start; writes {}, GETs {}, lists {}, minted {}; resident {:.1} MB",
+        synced.as_secs_f64(),
+        counts.writes,
+        counts.reads,
+        counts.lists,
+        counts.rotations,
+        operator.resident_mb()?,
+    );
+    tokio::time::sleep(quiet).await;
+    let after = operator.counts().await?;
+    println!(
+        "quiescent for {} s: writes {}, GETs {}; resident {:.1} MB",
+        quiet.as_secs(),
+        after.writes - counts.writes,
+        after.reads - counts.reads,
+        operator.resident_mb()?,
+    );
+    operator.stop().await?;
+    ceiling::drop_namespace(client, &namespace).await
+}

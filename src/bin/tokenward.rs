@@ -1,0 +1,7 @@
+//! The `tokenward` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tokenward::runtime::main()
+}

@@ -1,0 +1,173 @@
+//! What a process remembers about a token between two looks at it: only what saves work or carries a plaintext to its
+//! Secret. Losing all of it loses nothing but time.
+
+use std::collections::{HashMap, HashSet};
+
+use parking_lot::Mutex;
+
+use super::index::{Progress, SecretEntry};
+use crate::api::{ApiToken, Reason};
+use crate::domain::plan::SecretView;
+use crate::domain::token::Token;
+
+/// A Secret at a version that was read, or answered to our own write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The Secret's uid.
+    pub uid: String,
+    /// The Secret's resourceVersion.
+    pub resource_version: String,
+    /// How far the watch had come then.
+    pub seen: Progress,
+}
+
+/// One token's entry.
+#[derive(Debug, Default)]
+struct Entry {
+    namespace: Box<str>,
+    /// resourceVersion of the ApiToken as we last wrote it: an older one from the watch is out of date.
+    written: u64,
+    verified: Option<Verified>,
+    in_hand: Option<Token>,
+    failures: u32,
+}
+
+/// Entries by the ApiToken's uid. Only tokens that are in the middle of something have one.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<HashMap<String, Entry>>);
+
+impl Memory {
+    /// Whether the watch has yet to report our own last write of this object.
+    pub fn is_stale(&self, token: &ApiToken) -> bool {
+        let version = numeric(token.metadata.resource_version.as_deref());
+        self.0.lock().get(token.uid()).is_some_and(|entry| version < entry.written)
+    }
+
+    /// Remembers the answer to a status write.
+    pub fn wrote(&self, token: &ApiToken) {
+        let version = numeric(token.metadata.resource_version.as_deref());
+        self.with(token, |entry| entry.written = version);
+    }
+
+    /// Remembers a Secret that was read or written.
+    pub fn verified(&self, token: &ApiToken, verified: Verified) {
+        self.with(token, |entry| entry.verified = Some(verified));
+    }
+
+    /// Keeps the plaintext of an undelivered credential.
+    pub fn hold(&self, token: &ApiToken, minted: Token) {
+        self.with(token, |entry| entry.in_hand = Some(minted));
+    }
+
+    /// The plaintext of an undelivered credential.
+    pub fn in_hand(&self, uid: &str) -> Option<Token> {
+        self.0.lock().get(uid).and_then(|entry| entry.in_hand.clone())
+    }
+
+    /// Counts a failure; returns how many there were in a row.
+    pub fn failed(&self, token: &ApiToken) -> u32 {
+        self.with(token, |entry| {
+            entry.failures = entry.failures.saturating_add(1);
+            entry.failures
+        })
+    }
+
+    /// Failures in a row so far.
+    pub fn failures(&self, uid: &str) -> u32 {
+        self.0.lock().get(uid).map_or(0, |entry| entry.failures)
+    }
+
+    /// The declared state is reached: wipes the plaintext, ends the row of failures.
+    pub fn settled(&self, uid: &str) {
+        if let Some(entry) = self.0.lock().get_mut(uid) {
+            entry.in_hand = None;
+            entry.failures = 0;
+        }
+    }
+
+    /// Drops the entry once both watches report all that it says. `token` is as its watch reported it.
+    pub fn tidy(&self, token: &ApiToken, found: Option<&SecretEntry>) {
+        let mut entries = self.0.lock();
+        let Some(entry) = entries.get(token.uid()) else { return };
+        let delivery = token.status.as_ref().and_then(|status| status.delivery.as_ref());
+        let reported = entry.verified.as_ref().is_none_or(|verified| {
+            delivery.is_some_and(|delivery| {
+                (&delivery.uid, &delivery.resource_version) == (&verified.uid, &verified.resource_version)
+            }) && found.is_some_and(|found| *found.resource_version == *verified.resource_version)
+        });
+        if reported && entry.in_hand.is_none() && entry.failures == 0 {
+            entries.remove(token.uid());
+        }
+    }
+
+    /// The ApiToken is gone.
+    pub fn forget(&self, uid: &str) {
+        self.0.lock().remove(uid);
+    }
+
+    /// A complete list of a scope holds these uids: what else is remembered of that scope is gone.
+    pub fn listed(&self, namespace: Option<&str>, uids: &HashSet<String>) {
+        let of_scope = |entry: &Entry| namespace.is_none_or(|namespace| *entry.namespace == *namespace);
+        self.0.lock().retain(|uid, entry| uids.contains(uid) || !of_scope(entry));
+    }
+
+    /// What is known about the token's Secret without asking anybody.
+    pub fn view(&self, token: &ApiToken, found: Option<&SecretEntry>, progress: Progress) -> SecretView {
+        let own = self.0.lock().get(token.uid()).and_then(|entry| entry.verified.clone());
+        let status = token.status.as_ref();
+        let written_here = own.is_some();
+        let known = own.or_else(|| {
+            let delivery = status?.delivery.as_ref()?;
+            Some(Verified {
+                uid: delivery.uid.clone(),
+                resource_version: delivery.resource_version.clone(),
+                seen: Progress::default(),
+            })
+        });
+        let verified = |known: Verified| SecretView::Verified {
+            uid: known.uid,
+            resource_version: known.resource_version,
+        };
+        match (known, found) {
+            (Some(known), Some(found)) if *found.uid == *known.uid => {
+                let (is, was) =
+                    (numeric(Some(&found.resource_version)), numeric(Some(&known.resource_version)));
+                // Older than what we saw ourselves: the watch lags.
+                if *found.resource_version == *known.resource_version || (written_here && is != 0 && is < was)
+                {
+                    verified(known)
+                } else {
+                    SecretView::Unread
+                }
+            }
+            // Not reported yet, unless a list has begun since, or the watch has passed the version and it is gone.
+            (Some(known), None)
+                if written_here
+                    && known.seen.lists == progress.lists
+                    && progress.highest < numeric(Some(&known.resource_version)) =>
+            {
+                verified(known)
+            }
+            (None, None)
+                if status.is_none_or(|status| status.ready_reason() != Some(Reason::SecretConflict)) =>
+            {
+                SecretView::Unseen
+            }
+            _ => SecretView::Unread,
+        }
+    }
+
+    fn with<T>(&self, token: &ApiToken, change: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut entries = self.0.lock();
+        let entry = entries
+            .entry(token.uid().to_owned())
+            .or_insert_with(|| Entry { namespace: token.namespace().into(), ..Entry::default() });
+        change(entry)
+    }
+}
+
+/// Versions of one resource may be compared as numbers since Kubernetes 1.35 (KEP-5504), and on every etcd-backed server
+/// before. What is not a number counts as 0: older than everything, so that it leads to a read, never to an assumption.
+fn numeric(resource_version: Option<&str>) -> u64 {
+    resource_version.and_then(|version| version.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,252 @@
+//! The controller: observe → plan → execute for every ApiToken, in the replica that leads.
+
+pub mod error;
+pub mod events;
+pub mod execute;
+pub mod index;
+pub mod leader;
+pub mod memory;
+pub mod metrics;
+pub mod readiness;
+pub mod reconcile;
+mod rows;
+pub mod watches;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::Client;
+use kube::runtime::controller::{self, applier};
+use kube::runtime::reflector::ObjectRef;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use self::execute::Executor;
+use self::index::{NamespaceIndex, SecretIndex};
+use self::leader::Handle;
+use self::memory::Memory;
+use self::metrics::Metrics;
+use self::metrics::tokens::TokenSource;
+use self::readiness::Readiness;
+use self::reconcile::Context;
+use self::watches::{Scope, Shared};
+use crate::api::ApiToken;
+use crate::domain::plan::Settings;
+use crate::domain::ports::{Clock, Entropy};
+
+/// What the controller is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the installation decides for every token.
+    pub settings: Settings,
+    /// The namespaces to serve; empty for all.
+    pub namespaces: Vec<String>,
+    /// Label keys of ApiTokens whose values stand in `tokenward_token_info`.
+    pub metric_labels: Vec<String>,
+    /// Reconciles at once.
+    pub concurrency: u16,
+    /// Longest time for one call to the API server.
+    pub request_timeout: Duration,
+    /// Longest time between two looks at a token.
+    pub resync: Duration,
+    /// How long reconciles under way may take to end on shutdown.
+    pub shutdown_grace: Duration,
+    /// Names this process in events.
+    pub identity: String,
+}
+
+/// A controller, ready to run.
+pub struct Controller {
+    options: Options,
+    context: Arc<Context>,
+    shared: Shared,
+    scopes: Vec<Scope>,
+    publisher: events::Publisher,
+    leader: Handle,
+    clock: Arc<dyn Clock>,
+}
+
+impl Controller {
+    /// Puts a controller together; nothing is sent before [`Controller::run`]. Readiness is told through `readiness`,
+    /// which waits for [`watches::SYNCED`].
+    pub fn new(
+        options: Options,
+        client: Client,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        metrics: Metrics,
+        leader: Handle,
+        readiness: watch::Sender<Readiness>,
+    ) -> Self {
+        let secrets = Arc::new(SecretIndex::default());
+        let namespaces = Arc::new(NamespaceIndex::new(&options.settings.ownership));
+        let memory = Arc::new(Memory::default());
+        let (announcer, publisher) = events::channel(client.clone(), &options.identity, metrics.clone());
+        let context = Arc::new(Context {
+            executor: Executor::new(
+                client.clone(),
+                leader.fence.clone(),
+                options.request_timeout,
+                metrics.clone(),
+            ),
+            settings: options.settings.clone(),
+            clock: clock.clone(),
+            entropy,
+            secrets: secrets.clone(),
+            namespaces: namespaces.clone(),
+            memory: memory.clone(),
+            announcer,
+            metrics: metrics.clone(),
+            resync: options.resync,
+        });
+        let scopes = match options.namespaces.as_slice() {
+            [] => vec![Scope::new(None)],
+            names => names.iter().cloned().map(Some).map(Scope::new).collect(),
+        };
+        let shared = Shared { client, secrets, namespaces, memory, metrics, readiness };
+        Self { options, context, shared, scopes, publisher, leader, clock }
+    }
+
+    /// The ApiTokens as the metrics show them.
+    pub fn token_rows(&self) -> Arc<dyn TokenSource> {
+        Arc::new(rows::Rows::new(self.scopes.iter().map(Scope::store).collect(), &self.options.metric_labels))
+    }
+
+    /// Runs until `shutdown`, and then until the reconciles under way have ended or the grace is over.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut background = JoinSet::new();
+        for scope in &mut self.scopes {
+            scope.spawn(&mut background, &self.shared);
+            scope.spawn_clock_watch(&mut background, self.clock.clone());
+        }
+        background.spawn(self.publisher.run());
+        let mut leadership = self.leader.leadership.clone();
+        let mut ready = self.shared.readiness.subscribe();
+        loop {
+            let term = async {
+                // Deciding on half a list would take present Secrets for missing.
+                let _ = ready.wait_for(Readiness::is_ready).await;
+                leadership.wait_for(|now| now.leading).await.map(|now| now.term).ok()
+            };
+            let Some(Some(term)) = shutdown.run_until_cancelled(term).await else { break };
+            info!(term, "leading: reconciling");
+            let over = shutdown.child_token();
+            let appliers = futures::future::join_all(
+                self.scopes.iter().map(|scope| drive(scope, &self.context, &self.options, &over)),
+            );
+            let mut leadership = leadership.clone();
+            tokio::select! {
+                // The fence has closed already; dropping what is under way only saves the attempt.
+                _ = leadership.wait_for(|now| !now.leading || now.term != term) => info!(term, "no longer leading"),
+                () = finish(appliers, &shutdown, self.options.shutdown_grace) => {}
+            }
+            over.cancel();
+            if shutdown.is_cancelled() {
+                break;
+            }
+        }
+        background.abort_all();
+        while background.join_next().await.is_some() {}
+    }
+}
+
+/// Awaits `work`, but for no longer than `grace` once `shutdown` is cancelled.
+async fn finish<T>(work: impl Future<Output = T>, shutdown: &CancellationToken, grace: Duration) {
+    let out_of_time = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        _ = work => {}
+        () = out_of_time => warn!(?grace, "reconciles still under way are given up"),
+    }
+}
+
+/// Reconciles the tokens of one scope until `over`, then lets those under way end.
+async fn drive(scope: &Scope, context: &Arc<Context>, options: &Options, over: &CancellationToken) {
+    let waiting = Arc::new(Waiting::new(context.metrics.clone()));
+    let queued = waiting.clone();
+    let queue = scope
+        .triggers()
+        .inspect(move |token| queued.insert(token))
+        .map(Ok::<_, std::convert::Infallible>)
+        .take_until(over.clone().cancelled_owned());
+    let config = controller::Config::default().concurrency(options.concurrency);
+    let reconcile = |token: Arc<ApiToken>, context: Arc<Context>| {
+        waiting.remove(&ObjectRef::from_obj(token.as_ref()));
+        Box::pin(async move {
+            let metrics = context.metrics.clone();
+            let started = Instant::now();
+            let _in_flight = InFlight::new(&metrics);
+            let result = reconcile::reconcile(token, context).await;
+            metrics.reconcile_duration.observe(started.elapsed().as_secs_f64());
+            metrics.reconciles.inc([result.as_ref().map_or_else(error::Error::category, |_| "ok")]);
+            result
+        })
+    };
+    let policy =
+        |token: Arc<_>, error: &_, context: Arc<Context>| reconcile::backoff(&token, error, &context);
+    let mut results =
+        std::pin::pin!(applier(reconcile, policy, context.clone(), scope.store(), Box::pin(queue), config));
+    while let Some(result) = results.next().await {
+        if let Err(controller::Error::ObjectNotFound(token)) = result {
+            debug!(%token, "gone before it was looked at");
+            let namespace = token.namespace.as_deref().unwrap_or_default();
+            waiting.remove(&ObjectRef::new(&token.name).within(namespace));
+        }
+    }
+}
+
+/// The tokens that something happened to and that no reconcile has taken up yet: the queue's depth. A token stands in it
+/// once, however much happens to it.
+struct Waiting {
+    tokens: Mutex<HashSet<ObjectRef<ApiToken>>>,
+    metrics: Metrics,
+}
+
+impl Waiting {
+    fn new(metrics: Metrics) -> Self {
+        Self { tokens: Mutex::default(), metrics }
+    }
+
+    fn insert(&self, token: &ObjectRef<ApiToken>) {
+        if self.tokens.lock().insert(token.clone()) {
+            self.metrics.queue_depth.inc();
+        }
+    }
+
+    fn remove(&self, token: &ObjectRef<ApiToken>) {
+        if self.tokens.lock().remove(token) {
+            self.metrics.queue_depth.dec();
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let left = i64::try_from(self.tokens.lock().len()).unwrap_or(0);
+        self.metrics.queue_depth.dec_by(left);
+    }
+}
+
+/// Counts a reconcile as in flight for as long as it lives, even if it is dropped.
+struct InFlight<'a>(&'a Metrics);
+
+impl<'a> InFlight<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.reconciles_in_flight.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.reconciles_in_flight.dec();
+    }
+}

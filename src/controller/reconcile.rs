@@ -1,0 +1,288 @@
+//! One look at one ApiToken: observe → plan → execute, until there is nothing left to do now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::Resource as _;
+use kube::runtime::controller::Action;
+use sha2::{Digest as _, Sha256};
+use tracing::{debug, info, warn};
+
+use super::error::Error;
+use super::events::Announcer;
+use super::execute::Executor;
+use super::index::{NamespaceIndex, Progress, SecretIndex};
+use super::memory::{Memory, Verified};
+use super::metrics::Metrics;
+use crate::api::{ApiToken, ApiTokenStatus, CredentialState, Reason};
+use crate::domain::notice::notices;
+use crate::domain::plan::{Observed, ReadSecret, SecretView, Settings, Step, plan};
+use crate::domain::ports::{Clock, Entropy};
+use crate::domain::status::Problem;
+use crate::domain::token::Token;
+use crate::domain::{delivery, lifecycle};
+
+/// More steps than the longest sound sequence takes: read, mint, deliver, confirm, with a conflict on the way.
+const MAX_STEPS: usize = 12;
+/// A foreign Secret is looked at again after this long: no watch of ours reports its end.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// A watch that lags behind our own write reports it within this, or we look anyway.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// Longest pause after a failure.
+const MAX_BACKOFF: Duration = Duration::from_secs(120);
+
+/// What reconciles share.
+pub struct Context {
+    /// Calls to the API server.
+    pub executor: Executor,
+    /// The installation's decisions.
+    pub settings: Settings,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where secrets come from.
+    pub entropy: Arc<dyn Entropy>,
+    /// Secrets as their watch reports them.
+    pub secrets: Arc<SecretIndex>,
+    /// Namespaces as their watch reports them.
+    pub namespaces: Arc<NamespaceIndex>,
+    /// What this process remembers.
+    pub memory: Arc<Memory>,
+    /// Publishes events.
+    pub announcer: Announcer,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Longest time between two looks at a token.
+    pub resync: Duration,
+}
+
+/// Brings one ApiToken as far as it can be brought now.
+pub async fn reconcile(token: Arc<ApiToken>, context: Arc<Context>) -> Result<Action, Error> {
+    if token.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    if context.memory.is_stale(&token) {
+        // The watch will bring our own write back; until then this object is history.
+        return Ok(Action::requeue(CATCH_UP));
+    }
+    let mut look = Look::new(&token, &context);
+    let result = look.run().await;
+    if let Ok(Ended::Waiting { .. }) = result {
+        context.memory.settled(token.uid());
+    }
+    match result? {
+        Ended::Gone => {
+            context.memory.forget(token.uid());
+            Ok(Action::await_change())
+        }
+        Ended::Blocked(Reason::SecretConflict) => Ok(Action::requeue(LOOK_AGAIN)),
+        Ended::Blocked(reason) => Err(Error::Blocked(reason)),
+        Ended::Waiting { wake, untouched } => {
+            if untouched {
+                context.memory.tidy(&token, context.secrets.get(&secret_key(&token)).as_ref());
+            }
+            Ok(Action::requeue(pause(&token, wake, context.clock.now(), context.resync)))
+        }
+    }
+}
+
+/// How long to wait after a failed reconcile: doubling from a second to two minutes.
+pub fn backoff(token: &ApiToken, error: &Error, context: &Context) -> Action {
+    let failures = context.memory.failed(token);
+    let pause = Duration::from_secs(1 << failures.saturating_sub(1).min(7)).min(MAX_BACKOFF);
+    let (namespace, name) = (token.namespace(), token.name());
+    match error {
+        Error::Conflict(_) => debug!(namespace, name, %error, "reconcile repeats"),
+        Error::NotLeading(_) => info!(namespace, name, "reconcile given up: another replica leads"),
+        _ => {
+            warn!(namespace, name, %error, category = error.category(), failures, ?pause, "reconcile failed")
+        }
+    }
+    Action::requeue(pause)
+}
+
+/// How a look ended.
+enum Ended {
+    /// Nothing is due before `wake`. `untouched`: nothing had to be written or read either.
+    Waiting { wake: Option<Timestamp>, untouched: bool },
+    /// Held up by something that will not be reported.
+    Blocked(Reason),
+    /// The ApiToken was deleted meanwhile.
+    Gone,
+}
+
+struct Look<'a> {
+    context: &'a Context,
+    token: ApiToken,
+    secret: SecretView,
+    in_hand: Option<Token>,
+    refusal: Option<Problem>,
+    failed: Option<Error>,
+    untouched: bool,
+    /// How far the Secret watch had come before the Secret was last read or written.
+    seen: Progress,
+}
+
+fn secret_key(token: &ApiToken) -> (String, String) {
+    (token.namespace().to_owned(), token.secret_name().to_owned())
+}
+
+impl<'a> Look<'a> {
+    fn new(token: &ApiToken, context: &'a Context) -> Self {
+        let found = context.secrets.get(&secret_key(token));
+        Self {
+            context,
+            secret: context.memory.view(token, found.as_ref(), context.secrets.progress()),
+            in_hand: context.memory.in_hand(token.uid()),
+            token: token.clone(),
+            refusal: None,
+            failed: None,
+            untouched: true,
+            seen: Progress::default(),
+        }
+    }
+
+    async fn run(&mut self) -> Result<Ended, Error> {
+        // As it is now, to the end of the look. Were it to change between the delivery and the status that notes it, the
+        // status would note a content that was never delivered; so it is the next look, already called for, that sees it.
+        let namespace = self.context.namespaces.get(self.token.namespace());
+        for _ in 0..MAX_STEPS {
+            let observed = Observed {
+                token: &self.token,
+                namespace: namespace.as_ref(),
+                secret: &self.secret,
+                in_hand: self.in_hand.as_ref(),
+                refusal: self.refusal.as_ref(),
+            };
+            let step = plan(self.context.clock.now(), &self.context.settings, &observed);
+            match step {
+                Step::Wait { wake, blocked } => {
+                    self.remember();
+                    return match (self.failed.take(), blocked) {
+                        (Some(error), _) => Err(error),
+                        (None, Some(reason)) => Ok(Ended::Blocked(reason)),
+                        (None, None) => Ok(Ended::Waiting { wake, untouched: self.untouched }),
+                    };
+                }
+                step => {
+                    self.untouched = false;
+                    if !self.execute(step).await? {
+                        return Ok(Ended::Gone);
+                    }
+                }
+            }
+        }
+        Err(Error::Endless(MAX_STEPS))
+    }
+
+    /// Carries out one step. False: the ApiToken is gone.
+    async fn execute(&mut self, step: Step) -> Result<bool, Error> {
+        match step {
+            Step::Wait { .. } => Ok(true),
+            Step::ReadSecret => {
+                let seen = self.context.secrets.progress();
+                match self.context.executor.read_secret(&self.token).await {
+                    Ok(Some(secret)) => self.saw(secret, false, seen),
+                    Ok(None) => self.secret = SecretView::Absent,
+                    Err(error) => self.refused(error)?,
+                }
+                Ok(true)
+            }
+            Step::Deliver { desired, precondition } => {
+                let seen = self.context.secrets.progress();
+                match self.context.executor.apply_secret(&self.token, &desired, &precondition).await {
+                    Ok(secret) => self.saw(secret, true, seen),
+                    // Somebody was faster: what is there now decides.
+                    Err(Error::Conflict(_)) => self.secret = SecretView::Unread,
+                    Err(error) => self.refused(error)?,
+                }
+                Ok(true)
+            }
+            Step::Mint { mut status, reason, expiry } => {
+                let minted = Token::mint(&self.context.settings.prefix, self.context.entropy.as_ref())?;
+                let now = self.context.clock.now();
+                let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+                lifecycle::publish(&mut status, &minted, reason, expiry, now);
+                // Held before it is published: an answer that gets lost does not lose the plaintext.
+                self.context.memory.hold(&self.token, minted.clone());
+                self.in_hand = Some(minted);
+                self.write_status(*status).await
+            }
+            Step::WriteStatus(status) => self.write_status(*status).await,
+        }
+    }
+
+    fn saw(&mut self, secret: Secret, written: bool, seen: Progress) {
+        self.seen = seen;
+        self.secret = SecretView::Read(Box::new(ReadSecret { secret, written }));
+    }
+
+    /// Remembers the Secret that was read or written, once the status says that what it holds is the active credential.
+    fn remember(&self) {
+        let SecretView::Read(read) = &self.secret else { return };
+        if delivery::holds_active(&read.secret, &self.token) {
+            let verified = Verified {
+                uid: read.secret.meta().uid.clone().unwrap_or_default(),
+                resource_version: read.secret.meta().resource_version.clone().unwrap_or_default(),
+                seen: self.seen,
+            };
+            self.context.memory.verified(&self.token, verified);
+        }
+    }
+
+    /// Lets the plan say in the status what the user can do something about; passes on the rest.
+    fn refused(&mut self, error: Error) -> Result<(), Error> {
+        match error.problem(self.context.memory.failures(self.token.uid())) {
+            Some(problem) => {
+                self.refusal = Some(problem);
+                self.failed = Some(error);
+                Ok(())
+            }
+            None => Err(error),
+        }
+    }
+
+    async fn write_status(&mut self, status: ApiTokenStatus) -> Result<bool, Error> {
+        let before = self.token.status.clone().unwrap_or_default();
+        let Some(token) = self.context.executor.write_status(&self.token, status).await? else {
+            return Ok(false);
+        };
+        self.context.memory.wrote(&token);
+        let after = token.status.clone().unwrap_or_default();
+        let active =
+            |status: &ApiTokenStatus| status.newest(CredentialState::Active).map(|active| active.id.clone());
+        if active(&after).is_some() && active(&after) != active(&before) {
+            let reason =
+                after.last_rotation_reason.as_deref().and_then(Reason::parse).unwrap_or(Reason::Issued);
+            self.context.metrics.rotations.inc([reason.as_str()]);
+        }
+        for notice in notices(&before, &after) {
+            info!(
+                namespace = token.namespace(),
+                name = token.name(),
+                reason = %notice.reason,
+                credential = after.newest(CredentialState::Active).map(|active| active.id.as_str()),
+                "{}",
+                notice.note
+            );
+            self.context.announcer.announce(token.object_ref(&()), notice);
+        }
+        self.token = token;
+        Ok(true)
+    }
+}
+
+/// Until when to leave the token alone: what is due next, or the resync, which is spread by uid so that a fleet that
+/// started together does not look at every token in the same second.
+fn pause(token: &ApiToken, wake: Option<Timestamp>, now: Timestamp, resync: Duration) -> Duration {
+    let digest = Sha256::digest(token.uid());
+    let early = resync / 10 * u32::from(digest[0]) / 256;
+    let resync = resync - early;
+    let until = |wake: Timestamp| {
+        let left = wake.duration_since(now).max(SignedDuration::ZERO).unsigned_abs();
+        // Timers tick in milliseconds and may fire early by one: never look before it is due.
+        left + Duration::from_millis(1)
+    };
+    wake.map_or(resync, |wake| until(wake).min(resync))
+}

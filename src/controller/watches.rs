@@ -1,0 +1,400 @@
+//! The watches of one scope: ApiTokens in full, Secrets and Namespaces by metadata only. They run in every replica, so
+//! that a standby knows the world already when it takes over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ObjectMeta, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, watcher as watch_objects};
+use kube::{Client, Resource};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{debug, error, info, warn};
+
+use super::execute::slim;
+use super::index::{NamespaceIndex, SecretIndex};
+use super::memory::Memory;
+use super::metrics::Metrics;
+use super::readiness::Readiness;
+use crate::api::{ApiToken, keys};
+use crate::domain::ports::Clock;
+
+/// Names that readiness is told by.
+pub const SYNCED: [&str; 3] = ["apitokens", "secrets", "namespaces"];
+
+/// Triggers that a slow leader may be behind by before it looks at every token instead.
+const TRIGGERS: usize = 4096;
+/// In namespaced mode a Namespace is read this often: a Role can allow to get its own Namespace, but not to watch it.
+const NAMESPACE_POLL: Duration = Duration::from_secs(300);
+/// How often the wall clock is compared with the monotonic one.
+const CLOCK_CHECK: Duration = Duration::from_secs(60);
+/// Differences beyond this are steps, not drift.
+const CLOCK_STEP_SECONDS: i64 = 2;
+
+/// Which tokens to look at.
+#[derive(Clone, Debug)]
+pub enum Trigger {
+    /// One.
+    One(ObjectRef<ApiToken>),
+    /// All in the store.
+    All,
+}
+
+/// What the watches share with the reconciles.
+#[derive(Clone)]
+pub struct Shared {
+    /// The API server.
+    pub client: Client,
+    /// Secrets, fed by the watch.
+    pub secrets: Arc<SecretIndex>,
+    /// Namespaces, fed by the watch.
+    pub namespaces: Arc<NamespaceIndex>,
+    /// Forgets tokens that are gone.
+    pub memory: Arc<Memory>,
+    /// Counts errors and restarts.
+    pub metrics: Metrics,
+    /// Told when the first lists are complete.
+    pub readiness: watch::Sender<Readiness>,
+}
+
+/// One namespace, or all of them, with its store of ApiTokens.
+pub struct Scope {
+    namespace: Option<String>,
+    store: Store<ApiToken>,
+    writer: Option<Writer<ApiToken>>,
+    triggers: broadcast::Sender<Trigger>,
+}
+
+impl Scope {
+    /// A scope that watches `namespace`, or all namespaces.
+    pub fn new(namespace: Option<String>) -> Self {
+        let writer = Writer::new(());
+        let (triggers, _) = broadcast::channel(TRIGGERS);
+        Self { namespace, store: writer.as_reader(), writer: Some(writer), triggers }
+    }
+
+    /// The ApiTokens of this scope.
+    pub fn store(&self) -> Store<ApiToken> {
+        self.store.clone()
+    }
+
+    /// Every token once, then those that something happened to. Never ends by itself.
+    pub fn triggers(&self) -> impl Stream<Item = ObjectRef<ApiToken>> + Send + use<> {
+        let receiver = self.triggers.subscribe();
+        let store = self.store.clone();
+        let news = futures::stream::unfold(receiver, |mut receiver| async move {
+            match receiver.recv().await {
+                Ok(trigger) => Some((trigger, receiver)),
+                Err(broadcast::error::RecvError::Lagged(_)) => Some((Trigger::All, receiver)),
+                Err(broadcast::error::RecvError::Closed) => None,
+            }
+        });
+        futures::stream::iter([Trigger::All]).chain(news).flat_map(move |trigger| {
+            let objects = match trigger {
+                Trigger::One(object) => vec![object],
+                Trigger::All => {
+                    store.state().iter().map(|token| ObjectRef::from_obj(token.as_ref())).collect()
+                }
+            };
+            futures::stream::iter(objects)
+        })
+    }
+
+    /// Starts the watches.
+    pub fn spawn(&mut self, tasks: &mut JoinSet<()>, shared: &Shared) {
+        if let Some(writer) = self.writer.take() {
+            tasks.spawn(watch_tokens(shared.clone(), self.namespace.clone(), writer, self.triggers.clone()));
+        }
+        tasks.spawn(watch_secrets(shared.clone(), self.namespace.clone(), self.triggers.clone()));
+        let triggers = (self.store.clone(), self.triggers.clone());
+        match &self.namespace {
+            None => tasks.spawn(watch_namespaces(shared.clone(), triggers)),
+            Some(name) => tasks.spawn(poll_namespace(shared.clone(), name.clone(), triggers)),
+        };
+    }
+
+    /// Looks at every token again when the wall clock is set: timers run on the other clock.
+    pub fn spawn_clock_watch(&self, tasks: &mut JoinSet<()>, clock: Arc<dyn Clock>) {
+        tasks.spawn(watch_clock(clock, self.triggers.clone()));
+    }
+}
+
+fn scoped<K>(shared: &Shared, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(shared.client.clone(), namespace),
+        None => Api::all(shared.client.clone()),
+    }
+}
+
+async fn watch_tokens(
+    shared: Shared,
+    namespace: Option<String>,
+    mut writer: Writer<ApiToken>,
+    triggers: broadcast::Sender<Trigger>,
+) {
+    let api = scoped::<DeserializeGuard<ApiToken>>(&shared, namespace.as_deref());
+    let store = writer.as_reader();
+    let mut events =
+        Box::pin(resilient(watch_objects(api, watcher::Config::default()), "apitokens", &shared));
+    while let Some(event) = events.next().await {
+        let Some(event) = understood(event, &shared.metrics) else { continue };
+        writer.apply_watcher_event(&event);
+        let trigger = match &event {
+            Event::Apply(token) => Some(Trigger::One(ObjectRef::from_obj(token))),
+            Event::Delete(token) => {
+                shared.memory.forget(token.uid());
+                None
+            }
+            Event::Init | Event::InitApply(_) => None,
+            Event::InitDone => {
+                let uids = store.state().iter().filter_map(|token| token.metadata.uid.clone()).collect();
+                shared.memory.listed(namespace.as_deref(), &uids);
+                Readiness::synced(&shared.readiness, SYNCED[0]);
+                Some(Trigger::All)
+            }
+        };
+        // Nobody listens while this replica does not lead; on taking over, it looks at every token anyway.
+        trigger.map(|trigger| triggers.send(trigger).ok());
+    }
+}
+
+/// The event with what no decision needs removed. An object that does not parse is treated as absent: it is not acted
+/// on, and it does not stall the others.
+fn understood(event: Event<DeserializeGuard<ApiToken>>, metrics: &Metrics) -> Option<Event<ApiToken>> {
+    let parse = |guard: DeserializeGuard<ApiToken>| match guard.0 {
+        Ok(mut token) => {
+            slim(&mut token.metadata);
+            (true, token)
+        }
+        Err(invalid) => {
+            let (namespace, name) = (&invalid.metadata.namespace, &invalid.metadata.name);
+            error!(?namespace, ?name, error = %invalid.error, "ApiToken cannot be understood and is left alone");
+            metrics.watch_errors.inc([SYNCED[0]]);
+            (false, ApiToken { metadata: invalid.metadata, ..Default::default() })
+        }
+    };
+    match event {
+        Event::Init => Some(Event::Init),
+        Event::InitDone => Some(Event::InitDone),
+        Event::InitApply(guard) => match parse(guard) {
+            (true, token) => Some(Event::InitApply(token)),
+            (false, _) => None,
+        },
+        Event::Apply(guard) => match parse(guard) {
+            (true, token) => Some(Event::Apply(token)),
+            (false, token) => Some(Event::Delete(token)),
+        },
+        Event::Delete(guard) => Some(Event::Delete(parse(guard).1)),
+    }
+}
+
+async fn watch_secrets(shared: Shared, namespace: Option<String>, triggers: broadcast::Sender<Trigger>) {
+    let api = scoped::<PartialObjectMeta<Secret>>(&shared, namespace.as_deref());
+    let config = watcher::Config::default().labels(&format!("{}={}", keys::MANAGED_BY, keys::FIELD_MANAGER));
+    let mut events = Box::pin(resilient(watch_objects(api, config), "secrets", &shared));
+    while let Some(event) = events.next().await {
+        let listed = matches!(event, Event::InitDone);
+        for (namespace, name) in shared.secrets.apply(metadata(event)) {
+            let _ = triggers.send(Trigger::One(ObjectRef::new(&name).within(&namespace)));
+        }
+        if listed {
+            Readiness::synced(&shared.readiness, SYNCED[1]);
+        }
+    }
+}
+
+type Listeners = (Store<ApiToken>, broadcast::Sender<Trigger>);
+
+async fn watch_namespaces(shared: Shared, listeners: Listeners) {
+    let api = Api::<PartialObjectMeta<Namespace>>::all(shared.client.clone());
+    let mut events =
+        Box::pin(resilient(watch_objects(api, watcher::Config::default()), "namespaces", &shared));
+    while let Some(event) = events.next().await {
+        let listed = matches!(event, Event::InitDone);
+        trigger_namespaces(&shared.namespaces.apply(metadata(event)), &listeners);
+        if listed {
+            Readiness::synced(&shared.readiness, SYNCED[2]);
+        }
+    }
+}
+
+async fn poll_namespace(shared: Shared, name: String, listeners: Listeners) {
+    let api = Api::<Namespace>::all(shared.client.clone());
+    let mut ticks = interval(NAMESPACE_POLL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match api.get_metadata(&name).await {
+            Ok(namespace) => {
+                trigger_namespaces(&shared.namespaces.apply(Event::Apply(namespace.metadata)), &listeners);
+            }
+            // Owners are then looked for on the ApiToken alone: an inconvenience, no reason not to be ready.
+            Err(error) => warn!(namespace = %name, %error, "Namespace not read"),
+        }
+        Readiness::synced(&shared.readiness, SYNCED[2]);
+    }
+}
+
+fn trigger_namespaces(changed: &[String], (store, triggers): &Listeners) {
+    if changed.is_empty() {
+        return;
+    }
+    for token in store.state_filter(|token| changed.iter().any(|namespace| namespace == token.namespace())) {
+        let _ = triggers.send(Trigger::One(ObjectRef::from_obj(token.as_ref())));
+    }
+}
+
+async fn watch_clock(clock: Arc<dyn Clock>, triggers: broadcast::Sender<Trigger>) {
+    let offset = |since: Instant, wall: Timestamp| {
+        clock.now().duration_since(wall).as_secs() - since.elapsed().as_secs() as i64
+    };
+    let (mut since, mut wall) = (Instant::now(), clock.now());
+    let mut ticks = interval(CLOCK_CHECK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let step = offset(since, wall);
+        if step.abs() > CLOCK_STEP_SECONDS {
+            warn!(seconds = step, "the wall clock was set: looking at every token again");
+            (since, wall) = (Instant::now(), clock.now());
+            let _ = triggers.send(Trigger::All);
+        }
+    }
+}
+
+fn metadata<K>(event: Event<PartialObjectMeta<K>>) -> Event<ObjectMeta> {
+    match event {
+        Event::Apply(object) => Event::Apply(object.metadata),
+        Event::Delete(object) => Event::Delete(object.metadata),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(object.metadata),
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+/// The events of a watch that is retried for ever. Every error is counted and told, with what to do about it.
+fn resilient<K>(
+    stream: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    resource: &'static str,
+    shared: &Shared,
+) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Send,
+{
+    let metrics = shared.metrics.clone();
+    let mut lists = 0_u64;
+    stream.backoff(Retry::default()).filter_map(move |event| {
+        let event = match event {
+            Ok(event) => {
+                if matches!(event, Event::Init) {
+                    if lists > 0 {
+                        metrics.watch_restarts.inc([resource]);
+                        debug!(resource, "watch starts over with a list");
+                    }
+                    lists += 1;
+                }
+                Some(event)
+            }
+            Err(error) => {
+                metrics.watch_errors.inc([resource]);
+                explain(resource, &error);
+                None
+            }
+        };
+        std::future::ready(event)
+    })
+}
+
+fn explain(resource: &'static str, error: &watcher::Error) {
+    let code = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status.code,
+        _ => 0,
+    };
+    match code {
+        404 if resource == SYNCED[0] => error!(
+            resource,
+            "the ApiToken CRD is not installed: install the chart, or apply the output of `tokenward crds`; trying again"
+        ),
+        403 => {
+            error!(resource, %error, "the operator may not watch this: check its Roles and --namespaces; trying again")
+        }
+        // Watches expire by design.
+        410 => info!(resource, "watch expired; starting over"),
+        _ => warn!(resource, %error, "watch failed; trying again"),
+    }
+}
+
+/// Half a second, doubling to fifteen. Without chance: two replicas differ in time anyway, and a replayed simulation
+/// must not differ at all.
+#[derive(Debug)]
+struct Retry {
+    next: Duration,
+    failed: Option<Instant>,
+}
+
+impl Retry {
+    const FIRST: Duration = Duration::from_millis(500);
+    const LAST: Duration = Duration::from_secs(15);
+    /// A watch that has worked for this long starts again with the shortest pause.
+    const CALM: Duration = Duration::from_secs(60);
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { next: Self::FIRST, failed: None }
+    }
+}
+
+impl Iterator for Retry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let now = self.next;
+        self.next = (now * 2).min(Self::LAST);
+        self.failed = Some(Instant::now());
+        Some(now)
+    }
+}
+
+impl Backoff for Retry {
+    /// Called at every event; each attempt begins with one, also an attempt that then fails.
+    fn reset(&mut self) {
+        if self.failed.is_some_and(|failed| failed.elapsed() > Self::CALM) {
+            *self = Self::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_that_keep_failing_become_rare() {
+        let mut retry = Retry::default();
+        let pauses: Vec<_> = (0..7)
+            .map(|_| {
+                retry.reset();
+                retry.next().unwrap().as_millis()
+            })
+            .collect();
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 15000, 15000]);
+        tokio::time::advance(Retry::CALM * 2).await;
+        retry.reset();
+        assert_eq!(retry.next(), Some(Retry::FIRST));
+    }
+}

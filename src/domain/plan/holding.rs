@@ -1,0 +1,154 @@
+//! What the Secret holds, as far as can be told, and why that calls for a credential.
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Planner, SecretView};
+use crate::api::{Credential, CredentialState, DEFAULT_SECRET_KEY, EndState, Reason, keys};
+use crate::domain::delivery;
+use crate::domain::token::Token;
+
+/// How far the Secret can be trusted to hold an accepted credential.
+pub(super) enum Holding {
+    /// It holds the active credential.
+    Active,
+    /// It holds a credential that is still `Pending`.
+    Pending(String),
+    /// It holds a proper token of ours while the status knows of no credential at all.
+    Orphan(Token),
+    /// It exists and holds none of ours.
+    Altered,
+    /// It does not exist.
+    Absent,
+    /// A Secret of this name exists that this ApiToken does not control.
+    Foreign,
+    /// It must be read first.
+    Unknown,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn holding(&self) -> Holding {
+        let active = self.draft.newest(CredentialState::Active);
+        let actives = self.draft.credentials.iter().filter(|c| c.state == CredentialState::Active).count();
+        match self.observed.secret {
+            // What is compromised ends now, whatever the Secret holds; it is read before the successor is delivered.
+            SecretView::Unread if self.compromised => Holding::Altered,
+            SecretView::Unread => Holding::Unknown,
+            // An active credential was in the Secret once: that no Secret of ours is known does not prove it gone.
+            SecretView::Unseen if active.is_some() => Holding::Unknown,
+            SecretView::Unseen | SecretView::Absent => Holding::Absent,
+            SecretView::Verified { .. } => {
+                // Whether an undelivered credential reached the Secret after all, and which of two active ones it
+                // holds, only the Secret can tell.
+                let undelivered = self.pending_in_hand().is_none() && self.oldest_pending().is_some();
+                match active {
+                    Some(_) if actives == 1 && !undelivered => Holding::Active,
+                    None if self.compromised || self.pending_in_hand().is_some() => Holding::Altered,
+                    _ => Holding::Unknown,
+                }
+            }
+            SecretView::Read(read) => self.holding_of(&read.secret),
+        }
+    }
+
+    pub(super) fn holding_of(&self, secret: &Secret) -> Holding {
+        let token = self.observed.token;
+        if !delivery::is_controlled_by(&secret.metadata, token.uid()) {
+            return Holding::Foreign;
+        }
+        let held = delivery::held_token(secret, self.key(), &self.draft.credentials);
+        let digest = held.map(|held| held.digest()).unwrap_or_default();
+        let known = self.draft.credentials.iter().find(|credential| credential.digest == digest);
+        match known.map(|credential| (credential.state, &credential.id)) {
+            Some((CredentialState::Active, _)) => Holding::Active,
+            Some((CredentialState::Pending, id)) => Holding::Pending(id.clone()),
+            Some((CredentialState::Retiring, _)) => Holding::Altered,
+            None => self.orphan(secret).map_or(Holding::Altered, Holding::Orphan),
+        }
+    }
+
+    /// A status without any trace of a credential beside a Secret of ours: somebody wiped it. Ended credentials are
+    /// forgotten after a while; that one was ever confirmed, or that a compromise was honoured, is not, and tells that
+    /// what the Secret holds has ended.
+    pub(super) fn status_was_lost(&self) -> bool {
+        self.draft.credentials.is_empty()
+            && self.draft.ended.is_empty()
+            && self.draft.last_rotation_time.is_none()
+            && self.handled().compromised_at.is_none()
+    }
+
+    /// The token that the Secret says we delivered, where the status knows nothing.
+    fn orphan(&self, secret: &Secret) -> Option<Token> {
+        let noted = self.status_was_lost().then(|| delivery::noted_token(secret)).flatten();
+        noted.filter(|token| token.prefix() == self.settings.prefix.as_str())
+    }
+
+    pub(super) fn orphan_issued_at(&self) -> Timestamp {
+        let SecretView::Read(read) = self.observed.secret else { return self.now };
+        let meta = &read.secret.metadata;
+        let noted = meta.annotations.as_ref().and_then(|annotations| annotations.get(keys::ISSUED_AT));
+        noted
+            .and_then(|text| text.parse().ok())
+            .or(meta.creation_timestamp.as_ref().map(|created| created.0))
+            .filter(|issued| *issued <= self.now)
+            .unwrap_or(self.now)
+    }
+
+    pub(super) fn key(&self) -> &str {
+        self.observed.token.spec.secret.as_ref().map_or(DEFAULT_SECRET_KEY, |secret| secret.key())
+    }
+
+    /// Why the active credential, well in its Secret, should be replaced now.
+    pub(super) fn reason_to_rotate(&mut self) -> Option<Reason> {
+        if let Some(pending) = self.oldest_pending() {
+            return Some(issue_reason(&pending));
+        }
+        let requested = self.request(keys::ROTATE_REQUESTED_AT);
+        if requested.is_some() && requested != self.handled().rotate_requested_at {
+            return Some(Reason::Requested);
+        }
+        self.next_rotation().filter(|due| *due <= self.now).map(|_| Reason::Due)
+    }
+
+    /// Why a credential is needed where the Secret holds none.
+    pub(super) fn reason_to_issue(&self) -> Reason {
+        let was_held = self.draft.newest(CredentialState::Active).is_some();
+        let missing = matches!(self.observed.secret, SecretView::Absent | SecretView::Unseen);
+        if let Some(pending) = self.oldest_pending() {
+            return issue_reason(&pending);
+        }
+        match self.draft.ended.first().map(|ended| ended.state) {
+            _ if self.compromised && !matches!(self.observed.secret, SecretView::Unseen) => {
+                Reason::Compromised
+            }
+            _ if was_held && missing => Reason::SecretLost,
+            _ if was_held => Reason::SecretAltered,
+            Some(EndState::Expired) => Reason::Revived,
+            Some(EndState::Revoked) => Reason::Compromised,
+            // What expired may be forgotten by now.
+            None if self.before.ready_reason() == Some(Reason::Expired) => Reason::Revived,
+            _ => Reason::Issued,
+        }
+    }
+
+    pub(super) fn oldest_pending(&self) -> Option<Credential> {
+        let pending =
+            self.draft.credentials.iter().filter(|credential| credential.state == CredentialState::Pending);
+        pending.min_by(|a, b| a.issued_at.cmp(&b.issued_at)).cloned()
+    }
+
+    /// The plaintext at hand, as long as its credential is still to be delivered.
+    pub(super) fn pending_in_hand(&self) -> Option<(&'a Token, &Credential)> {
+        let token = self.observed.in_hand?;
+        let digest = token.digest();
+        let wanted = |credential: &&Credential| {
+            credential.digest == digest && credential.state == CredentialState::Pending
+        };
+        self.draft.credentials.iter().find(wanted).map(|credential| (token, credential))
+    }
+}
+
+/// Why an undelivered credential was minted.
+fn issue_reason(pending: &Credential) -> Reason {
+    pending.reason.as_deref().and_then(Reason::parse).unwrap_or(Reason::Issued)
+}

@@ -1,0 +1,23 @@
+//! What decisions and loops take from outside as arguments: time and randomness.
+//!
+//! The traits live here so that `controller` can name them; the implementations that read the world live in
+//! `runtime`, the virtual ones in `testkit`.
+
+use k8s_openapi::jiff::Timestamp;
+
+/// Wall-clock time. Durations between two readings may be negative: clocks step.
+pub trait Clock: Send + Sync + 'static {
+    /// The current time.
+    fn now(&self) -> Timestamp;
+}
+
+/// A source of random bytes fit for secrets.
+pub trait Entropy: Send + Sync + 'static {
+    /// Fills `bytes`, or says why it could not. A short or predictable fill is never returned as success.
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), EntropyError>;
+}
+
+/// The operating system's generator did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("no randomness available: {0}")]
+pub struct EntropyError(pub String);

@@ -1,0 +1,166 @@
+//! What the status says: conditions by the Kubernetes API conventions and kstatus, and the one word of health.
+//!
+//! `Ready` and `OwnerResolved` are always present; `Reconciling`, `Stalled` and `Expiring` only while they are true, so
+//! that kstatus, Flux and Argo CD read every state without special knowledge.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::conditions::{self, Statement};
+use super::ownership::OwnerOrigin;
+use super::schedule::Expiry;
+use crate::api::{ApiToken, ApiTokenStatus, ConditionType, CredentialState, Health, Reason};
+
+/// Something that keeps the declared state from being reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Which.
+    pub reason: Reason,
+    /// For people: what was found and what to do about it.
+    pub message: String,
+    terminal: bool,
+}
+
+impl Problem {
+    /// Nothing will change without the user: `Stalled`.
+    pub fn terminal(reason: Reason, message: String) -> Self {
+        Self { reason, message, terminal: true }
+    }
+
+    /// Tried again by itself: `Reconciling`.
+    pub fn passing(reason: Reason, message: String) -> Self {
+        Self { reason, message, terminal: false }
+    }
+
+    /// Whether a Secret that held an accepted credential still does.
+    pub fn keeps_ready(&self) -> bool {
+        self.reason != Reason::SecretConflict
+    }
+
+    /// Whether its end is reported by no watch, so that one must look.
+    pub fn look_again(&self) -> bool {
+        !self.terminal || matches!(self.reason, Reason::SecretConflict | Reason::SecretRejected)
+    }
+}
+
+/// All that the conditions and the health are made from.
+pub struct Picture<'a> {
+    /// The ApiToken.
+    pub token: &'a ApiToken,
+    /// The Secret holds a credential that gates accept.
+    pub held: bool,
+    /// A credential is being issued, and why.
+    pub minting: Option<Reason>,
+    /// The expiry has passed.
+    pub over: bool,
+    /// What is in the way.
+    pub problem: Option<&'a Problem>,
+    /// When the token ends.
+    pub expiry: Option<Expiry>,
+    /// Where the owner was found.
+    pub owner_origin: Option<OwnerOrigin>,
+    /// The current time.
+    pub now: Timestamp,
+}
+
+/// Writes conditions and health into `draft`.
+pub fn conclude(picture: &Picture<'_>, draft: &mut ApiTokenStatus) {
+    let suspended = picture.token.spec.suspend && !picture.over;
+    let usable = picture.held && !picture.over && !suspended;
+    let expiring = picture
+        .expiry
+        .filter(|expiry| !picture.over && picture.now >= expiry.warn_from && expiry.warn_from < expiry.at);
+
+    let mut statements = vec![ready(picture, usable, suspended, draft)];
+    statements.extend(stalled_or_reconciling(picture, usable, suspended));
+    statements.push(owner(picture, draft));
+    if let Some(expiry) = expiring {
+        statements.push(Statement {
+            kind: ConditionType::Expiring,
+            status: true,
+            reason: Reason::ExpiresSoon,
+            message: format!("The token ends at {}: extend spec.expiry to keep it", expiry.at),
+        });
+    }
+    draft.conditions =
+        conditions::conclude(&draft.conditions, &statements, picture.token.metadata.generation, picture.now);
+    let health = if picture.over {
+        Health::Expired
+    } else if suspended {
+        Health::Suspended
+    } else if picture.problem.is_some() {
+        Health::Blocked
+    } else if picture.minting.is_some() {
+        if usable { Health::Rotating } else { Health::Issuing }
+    } else if expiring.is_some() {
+        Health::Expiring
+    } else {
+        Health::Healthy
+    };
+    draft.health = Some(health.as_str().to_owned());
+}
+
+fn expired_message(picture: &Picture<'_>) -> String {
+    let at = picture.expiry.map(|expiry| expiry.at.to_string()).unwrap_or_default();
+    format!("The token ended at {at}: extend spec.expiry to issue a new credential, or delete the ApiToken")
+}
+
+const SUSPENDED: &str = "Gates refuse the token while spec.suspend is true; no credential is lost";
+
+fn ready(picture: &Picture<'_>, usable: bool, suspended: bool, draft: &ApiTokenStatus) -> Statement {
+    let secret = picture.token.secret_name();
+    let (reason, message) = if picture.over {
+        (Reason::Expired, expired_message(picture))
+    } else if suspended {
+        (Reason::Suspended, SUSPENDED.to_owned())
+    } else if usable {
+        let id = draft.newest(CredentialState::Active).map_or("", |active| active.id.as_str());
+        (Reason::Delivered, format!("Secret {secret} holds credential {id}"))
+    } else if let Some(problem) = picture.problem {
+        (problem.reason, problem.message.clone())
+    } else {
+        let reason = match picture.minting {
+            Some(why @ (Reason::SecretLost | Reason::SecretAltered | Reason::Compromised)) => why,
+            _ => Reason::Issuing,
+        };
+        (reason, format!("A new credential is on its way into Secret {secret}"))
+    };
+    Statement { kind: ConditionType::Ready, status: usable, reason, message }
+}
+
+fn stalled_or_reconciling(picture: &Picture<'_>, usable: bool, suspended: bool) -> Option<Statement> {
+    let stalled = |reason, message| Statement { kind: ConditionType::Stalled, status: true, reason, message };
+    let reconciling =
+        |reason, message| Statement { kind: ConditionType::Reconciling, status: true, reason, message };
+    if picture.over {
+        return Some(stalled(Reason::Expired, expired_message(picture)));
+    }
+    if suspended {
+        return Some(stalled(Reason::Suspended, SUSPENDED.to_owned()));
+    }
+    if let Some(problem) = picture.problem {
+        let say = if problem.terminal { stalled } else { reconciling };
+        return Some(say(problem.reason, problem.message.clone()));
+    }
+    picture.minting.map(|why| {
+        let reason = if usable { Reason::Rotating } else { Reason::Issuing };
+        reconciling(reason, format!("Issuing a credential ({why})"))
+    })
+}
+
+fn owner(picture: &Picture<'_>, draft: &ApiTokenStatus) -> Statement {
+    let (reason, message) = match (picture.owner_origin, &draft.owner) {
+        (Some(origin), Some(owner)) => {
+            let reason = match origin {
+                OwnerOrigin::Token => Reason::FoundOnToken,
+                OwnerOrigin::Namespace => Reason::FoundOnNamespace,
+                OwnerOrigin::Default => Reason::DefaultOwner,
+            };
+            (reason, format!("{} ({})", owner.name, owner.source))
+        }
+        _ => (
+            Reason::NoOwner,
+            "Nobody answers for this token: label it, or its Namespace, with an owner".to_owned(),
+        ),
+    };
+    Statement { kind: ConditionType::OwnerResolved, status: picture.owner_origin.is_some(), reason, message }
+}

@@ -1,0 +1,60 @@
+//! What the binary itself writes for the repository and for clusters without the chart.
+
+use std::io::Write as _;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+use super::args::Topic;
+use super::{RunError, reference};
+use crate::api;
+use crate::controller::metrics;
+
+/// Every CustomResourceDefinition as YAML documents, each introduced by `---`.
+pub fn crds() -> Result<String, RunError> {
+    documents(&api::crds())
+}
+
+/// A reference as markdown.
+pub fn reference(topic: Topic) -> String {
+    match topic {
+        Topic::Api => api::crds().iter().map(reference::api).collect(),
+        Topic::Metrics => metrics::reference(),
+    }
+}
+
+fn documents(definitions: &[CustomResourceDefinition]) -> Result<String, RunError> {
+    let mut text = String::new();
+    for definition in definitions {
+        let yaml =
+            serde_saphyr::to_string(definition).map_err(|error| RunError::Generate(Box::new(error)))?;
+        text.push_str("---\n");
+        text.push_str(&yaml);
+    }
+    Ok(text)
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
+pub fn print(text: &str) -> Result<(), RunError> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|source| RunError::Io { what: "standard output cannot be written", source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_yaml_says_what_the_types_say() {
+        let text = crds().expect("generates");
+        let documents: Vec<_> = text.split("---\n").skip(1).collect();
+        assert_eq!(documents.len(), 1);
+        let read: CustomResourceDefinition = serde_saphyr::from_str(documents[0]).expect("YAML");
+        assert_eq!(
+            serde_json::to_value(&read).expect("JSON"),
+            serde_json::to_value(&api::crds()[0]).expect("JSON"),
+            "nothing is lost or changed on the way through YAML"
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! Comma-separated lists of names, checked.
+//!
+//! Newtypes rather than `Vec<String>`, so that an empty environment variable means an empty list, not one empty name.
+
+use std::str::FromStr;
+
+/// Most entries in any of these lists.
+const MAX_ENTRIES: usize = 256;
+
+/// Namespaces; empty for all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Namespaces(pub Vec<String>);
+
+/// Label or annotation keys, the most telling first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys(pub Vec<String>);
+
+/// What is wrong with a list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ListError {
+    /// Not the name of a namespace.
+    #[error(
+        "{0:?} is not a namespace: write lower-case letters, digits and dashes, at most 63, as in shop,billing"
+    )]
+    Namespace(String),
+    /// Not the key of a label.
+    #[error("{0:?} is not a label key: write as in team or example.com/team")]
+    Key(String),
+    /// The same twice.
+    #[error("{0:?} is written twice: keep one of them")]
+    Twice(String),
+    /// Too many.
+    #[error("{0} entries: write at most {MAX_ENTRIES}")]
+    TooMany(usize),
+}
+
+impl FromStr for Namespaces {
+    type Err = ListError;
+
+    fn from_str(text: &str) -> Result<Self, ListError> {
+        split(text, is_dns_label, ListError::Namespace).map(Self)
+    }
+}
+
+impl FromStr for Keys {
+    type Err = ListError;
+
+    fn from_str(text: &str) -> Result<Self, ListError> {
+        split(text, is_label_key, ListError::Key).map(Self)
+    }
+}
+
+fn split(
+    text: &str,
+    valid: fn(&str) -> bool,
+    error: fn(String) -> ListError,
+) -> Result<Vec<String>, ListError> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut entries: Vec<String> = Vec::new();
+    for entry in text.split(',').map(str::trim) {
+        if !valid(entry) {
+            return Err(error(entry.chars().take(64).collect()));
+        }
+        if entries.iter().any(|known| known == entry) {
+            return Err(ListError::Twice(entry.to_owned()));
+        }
+        entries.push(entry.to_owned());
+    }
+    if entries.len() > MAX_ENTRIES { Err(ListError::TooMany(entries.len())) } else { Ok(entries) }
+}
+
+/// RFC 1123 label, as namespaces have to be.
+pub(super) fn is_dns_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// RFC 1123 subdomain, as the names of most objects have to be.
+pub(super) fn is_dns_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_label)
+}
+
+/// `[prefix/]name` as the API server checks label keys.
+fn is_label_key(text: &str) -> bool {
+    let (prefix, name) = match text.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, text),
+    };
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    prefix.is_none_or(is_dns_name)
+        && name.len() <= 63
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && edge(name.as_bytes().first())
+        && edge(name.as_bytes().last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_split_trimmed_and_may_be_empty() {
+        assert_eq!("shop, billing".parse(), Ok(Namespaces(vec!["shop".into(), "billing".into()])));
+        assert_eq!("".parse(), Ok(Namespaces::default()));
+        assert_eq!(
+            "example.com/team,owner".parse(),
+            Ok(Keys(vec!["example.com/team".into(), "owner".into()]))
+        );
+    }
+
+    #[test]
+    fn wrong_entries_are_named() {
+        for wrong in ["Shop", "shop,", "-a", "a_b", "a.b", &"a".repeat(64)] {
+            assert!(matches!(wrong.parse::<Namespaces>(), Err(ListError::Namespace(_))), "{wrong}");
+        }
+        for wrong in ["a b", "/team", "example.com/", "a/b/c", "-team", "Example.com/team", "team,,owner"] {
+            assert!(matches!(wrong.parse::<Keys>(), Err(ListError::Key(_))), "{wrong}");
+        }
+        assert_eq!("a,b,a".parse::<Namespaces>(), Err(ListError::Twice("a".to_owned())));
+        let many: Vec<String> = (0..300).map(|n| format!("n{n}")).collect();
+        assert_eq!(many.join(",").parse::<Namespaces>(), Err(ListError::TooMany(300)));
+    }
+}

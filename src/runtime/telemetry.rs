@@ -1,0 +1,111 @@
+//! Logs: text for people, JSON for collectors, always to standard error.
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::args::LogFormat;
+
+/// Why there will be no logs.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter cannot be read.
+    #[error(
+        "--log-level {found:?}: write error, warn, info, debug or trace, or a filter such as info,kube=debug"
+    )]
+    Level {
+        /// What was given.
+        found: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Somebody else in this process was first.
+    #[error("the log is set up already")]
+    Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
+}
+
+impl TelemetryError {
+    /// A bounded name for logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Level { .. } => "Level",
+            Self::Twice(_) => "Twice",
+        }
+    }
+}
+
+/// Sets the process's log up. To be called once.
+pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
+    let subscriber = subscriber(format, level, std::io::stderr)?;
+    Ok(tracing::subscriber::set_global_default(subscriber)?)
+}
+
+fn subscriber<W>(
+    format: LogFormat,
+    level: &str,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder()
+        .parse(level)
+        .map_err(|source| TelemetryError::Level { found: level.to_owned(), source })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    Ok(match format {
+        // Fields of events at the top, where collectors filter. Those of the span stand under `span`, where a field `name`
+        // would be hidden by the span's own: name the object in the event.
+        LogFormat::Json => Box::new(builder.json().flatten_event(true).with_span_list(false).finish()),
+        LogFormat::Text => Box::new(builder.with_ansi(false).finish()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    fn logged(format: LogFormat, level: &str) -> String {
+        #[derive(Clone, Default)]
+        struct Sink(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Sink {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().expect("not poisoned").write(bytes)
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = subscriber(format, level, move || writer.clone()).expect("a level");
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(namespace = "shop", name = "orders", reason = "Due", "rotated");
+            tracing::debug!("detail");
+        });
+        String::from_utf8(sink.0.lock().expect("not poisoned").clone()).expect("UTF-8")
+    }
+
+    #[test]
+    fn json_lines_carry_the_object_they_are_about() {
+        let text = logged(LogFormat::Json, "info");
+        assert_eq!(text.lines().count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!((&line["message"], &line["reason"]), (&"rotated".into(), &"Due".into()));
+        assert_eq!((&line["namespace"], &line["name"]), (&"shop".into(), &"orders".into()));
+    }
+
+    #[test]
+    fn text_has_no_colours_and_respects_the_level() {
+        let text = logged(LogFormat::Text, "debug");
+        assert!(text.contains("rotated") && text.contains("orders") && text.contains("detail"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert_eq!(logged(LogFormat::Text, "warn"), "");
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_explained() {
+        let error = subscriber(LogFormat::Text, "loud=very", std::io::stderr).err().expect("refused");
+        assert!(error.to_string().starts_with("--log-level \"loud=very\": write error, warn"), "{error}");
+    }
+}

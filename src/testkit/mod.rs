@@ -1,0 +1,12 @@
+//! What tests stand on: an in-process Kubernetes API server in virtual time, and the scenarios that hold it to the
+//! behaviour of the real one.
+//!
+//! Never part of the shipped binary (feature `testkit`).
+
+// Test code by another name: a broken invariant here must stop the test at once, with a backtrace, rather than be
+// carried along as an error value that a scenario could mistake for an answer of the server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod apiserver;
+pub mod clock;
+pub mod scenarios;

@@ -1,0 +1,17 @@
+//! The cases, by topic.
+
+mod bad_input;
+mod crash;
+mod delivery;
+mod examples;
+mod expiry;
+mod leaders;
+mod ownership;
+mod process;
+mod quiet;
+mod removal;
+mod repair;
+mod rights;
+mod rotation;
+mod trouble;
+mod upgrade;

@@ -1,0 +1,189 @@
+//! The operator as a process.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::cluster::Cluster;
+use super::command::{command, root};
+use super::release::{Env, Launch};
+use super::scrape::Scrape;
+use super::wait::until;
+
+/// The binary under test.
+pub async fn binary() -> PathBuf {
+    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
+    BUILT
+        .get_or_init(|| async {
+            if let Some(given) = std::env::var_os("TOKENWARD_BIN") {
+                return given.into();
+            }
+            let cargo = PathBuf::from(env!("CARGO"));
+            command(&cargo, &["build", "--release", "--locked", "--bin", "tokenward"], &[], "").await.ok();
+            root().join("target/release/tokenward")
+        })
+        .await
+        .clone()
+}
+
+/// A loopback port that nobody listens on, below the range that outgoing connections are given.
+fn free_port() -> u16 {
+    (0..1000)
+        .map(|_| rand::random_range(20_000..30_000))
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
+}
+
+/// What can be sent to a process.
+#[derive(Clone, Copy, Debug)]
+pub enum Signal {
+    Term,
+    Kill,
+    Stop,
+    Continue,
+}
+
+/// A running, or ended, operator.
+pub struct Operator {
+    /// What its Lease identity and its events name.
+    pub pod: String,
+    /// Everything it printed.
+    pub log: PathBuf,
+    port: u16,
+    pid: u32,
+    pid_file: PathBuf,
+    child: Mutex<Option<Child>>,
+}
+
+impl Operator {
+    /// Starts one exactly as the Deployment would. Three things differ: the admin endpoint listens on a free loopback port,
+    /// the pod's name and namespace are filled in, and the ServiceAccount's token comes in a kubeconfig.
+    pub(super) async fn start(cluster: &Cluster, launch: &Launch, pod: &str, number: u32) -> Self {
+        let namespace = launch.namespace.as_str();
+        let ask = ["create", "token", &launch.account, "--namespace", namespace, "--duration", "2h"];
+        let token = cluster.kubectl(&ask, "").await.ok();
+        let stem = cluster.dir.join(format!("operator-{number}"));
+        let kubeconfig = stem.with_extension("kubeconfig");
+        std::fs::write(&kubeconfig, cluster.kubeconfig_with(token.trim())).unwrap();
+        let port = free_port();
+        let mut listens = 0;
+        let args = launch.args.iter().map(|arg| match arg.strip_prefix("--admin-listen=") {
+            Some(_) => {
+                listens += 1;
+                format!("--admin-listen=127.0.0.1:{port}")
+            }
+            None => arg.clone(),
+        });
+        let args: Vec<_> = args.collect();
+        assert_eq!(listens, 1, "the Deployment says once where to listen");
+        let env = launch.env.iter().map(|(name, value)| {
+            let value = match value {
+                Env::Value(value) => value.as_str(),
+                Env::PodName => pod,
+                Env::PodNamespace => namespace,
+            };
+            (name, value)
+        });
+        let log = stem.with_extension("log");
+        let output = File::create(&log).unwrap();
+        let child = Command::new(binary().await)
+            .args(args)
+            .arg("--kubeconfig")
+            .arg(&kubeconfig)
+            .env_clear()
+            .envs(env)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let pid = child.id().unwrap();
+        // The guard of the control plane ends what such a file names, even if this process is killed.
+        let pid_file = stem.with_extension("pid");
+        std::fs::write(&pid_file, format!("{pid}\n")).unwrap();
+        Self { pod: pod.to_owned(), log, port, pid, pid_file, child: Mutex::new(Some(child)) }
+    }
+
+    /// Status and body of an answer of the admin endpoint; `None` if there is none.
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        let ask = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+            stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.ok()?;
+            let (head, body) = answer.split_once("\r\n\r\n")?;
+            Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        };
+        timeout(Duration::from_secs(5), ask).await.ok().flatten()
+    }
+
+    pub async fn until_ready(&self) {
+        until(&format!("{} is ready; its log is {}", self.pod, self.log.display()), async || {
+            assert!(self.is_running(), "{} ended:\n{}", self.pod, self.read_log());
+            self.get("/readyz").await.filter(|(status, _)| *status == 200)
+        })
+        .await;
+    }
+
+    /// Its metrics; `None` if it does not answer.
+    pub async fn try_scrape(&self) -> Option<Scrape> {
+        self.get("/metrics").await.map(|(_, text)| Scrape::parse(&text))
+    }
+
+    pub async fn scrape(&self) -> Scrape {
+        until(&format!("{} answers a scrape", self.pod), async || self.try_scrape().await).await
+    }
+
+    pub async fn leads(&self) -> bool {
+        self.try_scrape().await.is_some_and(|scrape| scrape.sum("tokenward_leader", &[]) == 1.0)
+    }
+
+    pub async fn until_leading(&self) {
+        until(&format!("{} leads", self.pod), async || self.leads().await.then_some(())).await;
+    }
+
+    pub fn read_log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    pub fn is_running(&self) -> bool {
+        let mut child = self.child.lock().unwrap();
+        child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    pub async fn signal(&self, signal: Signal) {
+        let name = match signal {
+            Signal::Term => "-TERM",
+            Signal::Kill => "-KILL",
+            Signal::Stop => "-STOP",
+            Signal::Continue => "-CONT",
+        };
+        assert!(self.is_running(), "{} runs", self.pod);
+        command(&PathBuf::from("/bin/kill"), &[name, &self.pid.to_string()], &[], "").await.ok();
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&self) -> ExitStatus {
+        let child = self.child.lock().unwrap().take();
+        let mut child = child.expect("ended once");
+        let status = timeout(super::PATIENCE, child.wait()).await.expect("it ends in time").unwrap();
+        let _ = std::fs::remove_file(&self.pid_file);
+        status
+    }
+
+    /// Kills it, as a machine that loses power would.
+    pub async fn kill(&self) {
+        self.signal(Signal::Kill).await;
+        self.ended().await;
+    }
+}

@@ -1,0 +1,168 @@
+//! The binary as a process: what it prints, how it ends, what it answers while it runs.
+
+#![allow(clippy::expect_used, reason = "helpers of tests may fail as tests do")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn tokenward(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenward"));
+    // Settings of whoever runs the tests must not become settings of the process under test.
+    command.env_clear().env("HOME", "/nowhere").args(args);
+    command
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = tokenward(args).output().expect("it starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// A kubeconfig that leads to a port where nobody listens.
+fn dead_cluster(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("tokenward-process-{name}-{}", std::process::id()));
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+                clusters: [{name: c, cluster: {server: \"http://127.0.0.1:9\"}}]\n\
+                contexts: [{name: c, context: {cluster: c, user: c}}]\nusers: [{name: c, user: {}}]\n";
+    std::fs::write(&path, text).expect("written");
+    path
+}
+
+struct Running {
+    child: Child,
+    address: SocketAddr,
+    config: PathBuf,
+}
+
+impl Running {
+    fn start(name: &str, args: &[&str]) -> Self {
+        let config = dead_cluster(name);
+        // Free a moment ago. Should somebody else take it meanwhile, the process says so and the test fails clearly.
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
+        let mut command =
+            tokenward(&["controller", "--log-format=json", "--admin-listen", &address.to_string()]);
+        command.arg("--kubeconfig").arg(&config).args(args).stderr(Stdio::piped());
+        let running = Self { child: command.spawn().expect("it starts"), address, config };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while running.get("/healthz").is_err() {
+            assert!(Instant::now() < deadline, "the admin endpoint does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        running
+    }
+
+    fn get(&self, path: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.address)?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    fn wait(&mut self, limit: Duration) -> Option<i32> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "still running after {limit:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.config);
+    }
+}
+
+#[test]
+fn version_and_definitions_go_to_standard_output() {
+    let (code, out, err) = run(&["--version"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.starts_with(&format!("tokenward {} (revision ", env!("CARGO_PKG_VERSION"))), "{out}");
+    let (code, out, _) = run(&["crds"]);
+    assert_eq!(code, Some(0));
+    assert!(out.starts_with("---\n") && out.contains("name: apitokens.tokenward.dev"), "{out}");
+}
+
+#[test]
+fn an_error_is_one_line_and_an_exit_code() {
+    for (args, code, wanted) in [
+        (
+            &["controller", "--lease-duration=5s"][..],
+            2,
+            "tokenward: --lease-renew-deadline 10s must be shorter than",
+        ),
+        (&["controller", "--log-level=a=b=c"], 2, "tokenward: --log-level \"a=b=c\": write error, warn"),
+        (
+            &["controller", "--kubeconfig=/nowhere/config", "--admin-listen=127.0.0.1:0"],
+            1,
+            "tokenward: --kubeconfig /nowhere/config: ",
+        ),
+        (
+            &["controller", "--admin-listen=127.0.0.1:0"],
+            1,
+            "tokenward: no cluster: give --kubeconfig, set KUBECONFIG",
+        ),
+    ] {
+        let (found, out, err) = run(args);
+        assert_eq!((found, out.as_str()), (Some(code), ""), "{args:?}: {err}");
+        assert_eq!(err.lines().filter(|line| !line.contains("INFO")).count(), 1, "{args:?}: {err}");
+        assert!(err.contains(wanted), "{args:?}: {err}");
+    }
+    let (code, _, err) = run(&["controller", "--resync=25h"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("--resync") && err.contains("write 1m to 24h"), "{err}");
+}
+
+#[test]
+fn without_an_api_server_it_lives_waits_and_leaves_when_told() {
+    let mut running = Running::start("waits", &["--leader-elect=false"]);
+    assert!(running.get("/healthz").expect("answers").starts_with("HTTP/1.1 200"));
+    let ready = running.get("/readyz").expect("answers");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("not synced yet: apitokens"), "{ready}");
+    let metrics = running.get("/metrics").expect("answers");
+    assert!(metrics.contains("\ntokenward_leader 1\n") && metrics.ends_with("# EOF\n"), "{metrics}");
+    running.signal("TERM");
+    assert_eq!(running.wait(Duration::from_secs(5)), Some(0));
+    let log = BufReader::new(running.child.stderr.take().expect("piped"));
+    for line in log.lines() {
+        let line = line.expect("UTF-8");
+        assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok(), "not JSON: {line}");
+    }
+}
+
+#[test]
+fn a_standby_that_never_reached_the_lease_leaves_at_once() {
+    let mut running = Running::start("standby", &[]);
+    assert!(running.get("/metrics").expect("answers").contains("\ntokenward_leader 0\n"));
+    let asked = Instant::now();
+    running.signal("INT");
+    assert_eq!(running.wait(Duration::from_secs(5)), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    let mut running = Running::start("impatient", &["--leader-elect=false"]);
+    // Half a request holds the admin endpoint open for its two seconds of grace.
+    let mut stream = TcpStream::connect(running.address).expect("connected");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost:").expect("sent");
+    std::thread::sleep(Duration::from_millis(200));
+    running.signal("TERM");
+    std::thread::sleep(Duration::from_millis(300));
+    running.signal("TERM");
+    assert_eq!(running.wait(Duration::from_secs(1)), Some(130));
+}
