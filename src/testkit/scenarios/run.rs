@@ -10,8 +10,9 @@ use kube::client::Body;
 use serde_json::{Map, Value, json};
 use tower::BoxError;
 
-/// How long a watch may take to say something, and a controller to act.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a watch may take to say something, and a controller to act: the garbage collector of a real cluster learns of
+/// a new resource at its next look round, every 30 s, and a busy machine makes that longer.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a scenario saw, a line for each step.
 pub type Trace = Vec<String>;
