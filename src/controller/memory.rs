@@ -28,8 +28,16 @@ struct Entry {
     /// resourceVersion of the ApiToken as we last wrote it: an older one from the watch is out of date.
     written: u64,
     verified: Option<Verified>,
-    in_hand: Option<Token>,
+    in_hand: Option<InHand>,
     failures: u32,
+}
+
+/// An undelivered credential.
+#[derive(Debug)]
+struct InHand {
+    token: Token,
+    /// resourceVersion of the ApiToken that it was to be published in.
+    minted_at: Option<String>,
 }
 
 /// Entries by the ApiToken's uid. Only tokens that are in the middle of something have one.
@@ -54,14 +62,23 @@ impl Memory {
         self.with(token, |entry| entry.verified = Some(verified));
     }
 
-    /// Keeps the plaintext of an undelivered credential.
+    /// Keeps the plaintext of a credential that is about to be published in `token`.
     pub fn hold(&self, token: &ApiToken, minted: Token) {
-        self.with(token, |entry| entry.in_hand = Some(minted));
+        let minted_at = token.metadata.resource_version.clone();
+        self.with(token, |entry| entry.in_hand = Some(InHand { token: minted, minted_at }));
     }
 
     /// The plaintext of an undelivered credential.
     pub fn in_hand(&self, uid: &str) -> Option<Token> {
-        self.0.lock().get(uid).and_then(|entry| entry.in_hand.clone())
+        self.0.lock().get(uid).and_then(|entry| entry.in_hand.as_ref().map(|held| held.token.clone()))
+    }
+
+    /// The credential that was to be published in exactly this ApiToken: nobody answered, or the write failed. It may
+    /// still arrive, and then a second one would have been minted for nothing.
+    pub fn unpublished(&self, token: &ApiToken) -> Option<Token> {
+        let entries = self.0.lock();
+        let held = entries.get(token.uid())?.in_hand.as_ref()?;
+        (held.minted_at == token.metadata.resource_version).then(|| held.token.clone())
     }
 
     /// Counts a failure; returns how many there were in a row.

@@ -200,7 +200,10 @@ impl<'a> Look<'a> {
                 Ok(true)
             }
             Step::Mint { mut status, reason, expiry } => {
-                let minted = Token::mint(&self.context.settings.prefix, self.context.entropy.as_ref())?;
+                let minted = match self.context.memory.unpublished(&self.token) {
+                    Some(unpublished) => unpublished,
+                    None => Token::mint(&self.context.settings.prefix, self.context.entropy.as_ref())?,
+                };
                 let now = self.context.clock.now();
                 let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
                 lifecycle::publish(&mut status, &minted, reason, expiry, now);

@@ -288,6 +288,7 @@ impl<'a> Planner<'a> {
             self.handled_mut().rotate_requested_at = requested;
         }
         let expiry = self.expires_at();
+        self.draft.next_rotation_time = self.next_rotation().map(Time);
         let status = self.concluded(Some(held), Some(reason));
         Step::Mint { status: Box::new(status), reason, expiry }
     }

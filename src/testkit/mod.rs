@@ -1,5 +1,5 @@
-//! What tests stand on: an in-process Kubernetes API server in virtual time, and the scenarios that hold it to the
-//! behaviour of the real one.
+//! What tests stand on: an in-process Kubernetes API server in virtual time, the scenarios that hold it to the
+//! behaviour of the real one, and a seeded world around the controller.
 //!
 //! Never part of the shipped binary (feature `testkit`).
 
@@ -10,3 +10,4 @@
 pub mod apiserver;
 pub mod clock;
 pub mod scenarios;
+pub mod world;

@@ -17,6 +17,9 @@ pub struct Config {
     pub bookmark_every: Option<Duration>,
     /// How long a watch lasts that names no timeout.
     pub watch_timeout: Duration,
+    /// How long a watch lasts at least, whatever it asks for. The real server has no such floor; a month in virtual time
+    /// would otherwise consist of watches that start over.
+    pub watch_timeout_floor: Option<Duration>,
     /// How long the garbage collector takes to act on a vanished owner.
     pub gc_delay: Duration,
     /// How long the namespace controller takes to empty a namespace that is being deleted.
@@ -35,6 +38,7 @@ impl Default for Config {
             history: 1000,
             bookmark_every: None,
             watch_timeout: Duration::from_secs(1800),
+            watch_timeout_floor: None,
             gc_delay: Duration::from_secs(1),
             namespace_delay: Duration::from_secs(2),
             require_namespaces: true,

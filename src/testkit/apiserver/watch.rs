@@ -80,6 +80,7 @@ impl WatchBody {
         }
         let now = Instant::now();
         let timeout = params.timeout.map_or(state.config.watch_timeout, Duration::from_secs);
+        let timeout = timeout.max(state.config.watch_timeout_floor.unwrap_or_default());
         let bookmark_every = state.config.bookmark_every.filter(|_| params.bookmarks);
         let mut watch = Self {
             inner: inner.clone(),

@@ -1,0 +1,188 @@
+//! Watches every commit of the server and says which of them breaks an invariant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::book::{Book, parse};
+use super::replica::PREFIX;
+use crate::api::ApiToken;
+use crate::testkit::apiserver::{ApiServer, Commit};
+
+/// Most complaints that are kept: the first is the one to read.
+const MAX_COMPLAINTS: usize = 20;
+
+/// The oracles of one world. Clones are the same oracles.
+#[derive(Clone, Default)]
+pub struct Oracle(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    books: BTreeMap<String, Book>,
+    /// Secrets by key, whosever they are.
+    secrets: BTreeMap<String, Arc<Value>>,
+    holder: Option<String>,
+    check_leader: bool,
+    skew: SignedDuration,
+    complaints: Vec<String>,
+    controller_writes: u64,
+    /// Uids of ApiTokens that are gone: a late write may still be on its way for them.
+    former: BTreeSet<String>,
+    hash: Sha256,
+}
+
+impl Oracle {
+    /// Starts watching.
+    #[must_use]
+    pub fn watch(server: &ApiServer) -> Self {
+        let oracle = Self::default();
+        let state = oracle.0.clone();
+        server.on_commit(move |commit| state.lock().saw(commit));
+        oracle
+    }
+
+    /// From now on, only the holder of the Lease may write: for worlds with an election, whose network delivers in time.
+    pub fn expect_one_leader(&self) {
+        self.0.lock().check_leader = true;
+    }
+
+    /// Clocks of controllers may be off by so much from now on, and have just been set.
+    pub fn clocks_step(&self, by: SignedDuration) {
+        let mut state = self.0.lock();
+        state.skew = state.skew.max(by.abs());
+        let skew = state.skew;
+        for book in state.books.values_mut() {
+            // A deadline that was over may lie ahead again.
+            book.cause();
+            book.skew = skew;
+        }
+    }
+
+    /// What was broken, if anything.
+    #[must_use]
+    pub fn complaints(&self) -> Vec<String> {
+        self.0.lock().complaints.clone()
+    }
+
+    /// Changes that controllers made to ApiTokens and Secrets so far.
+    #[must_use]
+    pub fn controller_writes(&self) -> u64 {
+        self.0.lock().controller_writes
+    }
+
+    /// Every commit so far in one number: two runs of one seed agree on it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let digest = self.0.lock().hash.clone().finalize();
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether gates accept what the Secret of this ApiToken holds.
+    #[must_use]
+    pub fn works(&self, key: &str, now: Timestamp) -> bool {
+        self.0.lock().books.get(key).is_some_and(|book| book.works(now))
+    }
+}
+
+impl State {
+    fn saw(&mut self, commit: &Commit) {
+        self.hash.update(format!("{} {} {} {}\n", commit.rv, commit.at, commit.client, commit.key));
+        if let Some(after) = &commit.after {
+            self.hash.update(after.to_string());
+        }
+        let controller = commit.client.starts_with(PREFIX);
+        let verdict = match commit.resource.plural.as_str() {
+            "apitokens" => self.token(commit, controller),
+            "secrets" => self.secret(commit, controller),
+            "leases" => {
+                let holder = commit.after.as_ref().and_then(|lease| lease["spec"]["holderIdentity"].as_str());
+                self.holder = holder.filter(|holder| !holder.is_empty()).map(str::to_owned);
+                Ok(())
+            }
+            "events" => Ok(()),
+            other if controller => Err(format!("a controller wrote to {other}")),
+            _ => Ok(()),
+        };
+        let leader = if controller { self.leads(commit) } else { Ok(()) };
+        for complaint in [verdict, leader].into_iter().filter_map(Result::err) {
+            if self.complaints.len() < MAX_COMPLAINTS {
+                let what = format!("{} of {} {}", commit.client, commit.resource.plural, commit.key);
+                self.complaints.push(format!("{} by {what}: {complaint}", commit.at));
+            }
+        }
+    }
+
+    fn leads(&self, commit: &Commit) -> Result<(), String> {
+        if !self.check_leader || !["apitokens", "secrets"].contains(&commit.resource.plural.as_str()) {
+            return Ok(());
+        }
+        let pod = commit.client.trim_start_matches(PREFIX).split('.').next();
+        if pod == self.holder.as_deref() {
+            Ok(())
+        } else {
+            Err(format!("written while {:?} holds the Lease", self.holder))
+        }
+    }
+
+    fn token(&mut self, commit: &Commit, controller: bool) -> Result<(), String> {
+        let key = commit.key.as_ref();
+        let Some(after) = &commit.after else {
+            let gone = self.books.remove(key);
+            self.former.extend(gone.map(|book| book.token.uid().to_owned()));
+            return if controller { Err("a controller deleted an ApiToken".to_owned()) } else { Ok(()) };
+        };
+        let token: ApiToken = parse(after)?;
+        let fresh = self.books.get(key).is_none_or(|book| book.token.metadata.uid != token.metadata.uid);
+        if fresh {
+            let name = format!("{}/{}", token.namespace(), token.secret_name());
+            let secret = self.secrets.get(&name).map(|secret| parse(secret)).transpose()?;
+            self.books.insert(key.to_owned(), Book::new(token, secret, self.skew));
+            return if controller { Err("a controller created an ApiToken".to_owned()) } else { Ok(()) };
+        }
+        let Some(book) = self.books.get_mut(key) else { return Ok(()) };
+        if controller {
+            self.controller_writes += 1;
+            book.reported(token, &commit.client, commit.at)
+        } else {
+            book.edited(token, commit.at);
+            book.still_works(commit.at)
+        }
+    }
+
+    fn is_for_a_former(&self, secret: &Value) -> bool {
+        let owner = secret["metadata"]["ownerReferences"][0]["uid"].as_str();
+        owner.is_some_and(|owner| self.former.contains(owner))
+    }
+
+    fn secret(&mut self, commit: &Commit, controller: bool) -> Result<(), String> {
+        let key = commit.key.to_string();
+        match &commit.after {
+            Some(after) => drop(self.secrets.insert(key.clone(), after.clone())),
+            None => drop(self.secrets.remove(&key)),
+        }
+        let late = controller && commit.after.as_ref().is_some_and(|after| self.is_for_a_former(after));
+        let controller = controller && !late;
+        let mut of = self
+            .books
+            .values_mut()
+            .filter(|book| format!("{}/{}", book.token.namespace(), book.token.secret_name()) == key);
+        let Some(book) = of.next() else {
+            return if controller { Err("a controller wrote a Secret that no ApiToken names".into()) } else { Ok(()) };
+        };
+        match (&commit.after, controller) {
+            (None, true) => Err("a controller deleted a Secret".to_owned()),
+            (Some(after), true) => {
+                self.controller_writes += 1;
+                book.delivered(parse(after)?, commit.at)
+            }
+            (after, false) => {
+                book.tampered(after.as_ref().map(|after| parse(after)).transpose()?);
+                book.still_works(commit.at)
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! One process of the operator: the elector and the controller as `tokenward controller` puts them together, on tasks
+//! that can be killed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::Api;
+use prometheus_client::registry::Registry;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::chance::SeededEntropy;
+use crate::controller::leader::{Elector, Handle, Leadership};
+use crate::controller::metrics::Metrics;
+use crate::controller::readiness::Readiness;
+use crate::controller::{Controller, Options, watches};
+use crate::domain::lease;
+use crate::domain::ownership::OwnershipRules;
+use crate::domain::plan::Settings;
+use crate::domain::token::Prefix;
+use crate::testkit::apiserver::{ApiServer, RequestInfo, When};
+use crate::testkit::clock::VirtualClock;
+
+/// Clients of this prefix are processes of the operator.
+pub const PREFIX: &str = "replica-";
+/// Where replicas elect their leader.
+pub const LEASE: (&str, &str) = ("tokenward-system", "tokenward");
+
+/// A running process.
+pub struct Replica {
+    /// Its name to the server: that of the pod, and how often its container was started.
+    pub client: String,
+    /// Its wall clock, which may be wrong.
+    pub clock: Arc<VirtualClock>,
+    server: ApiServer,
+    leadership: watch::Receiver<Leadership>,
+    shutdown: CancellationToken,
+    released: CancellationToken,
+    controller: Option<JoinHandle<()>>,
+    elector: Option<JoinHandle<()>>,
+    crash: Option<oneshot::Receiver<RequestInfo>>,
+}
+
+/// What a replica is started with.
+pub struct Start<'a> {
+    /// The cluster.
+    pub server: &'a ApiServer,
+    /// The pod's name.
+    pub pod: &'a str,
+    /// How often it was started.
+    pub start: u64,
+    /// Makes its secrets.
+    pub seed: u64,
+    /// Whether it stands for election.
+    pub elect: bool,
+    /// Its clock.
+    pub clock: Arc<VirtualClock>,
+}
+
+impl Replica {
+    /// Starts a process.
+    #[must_use]
+    pub fn start(start: &Start<'_>) -> Self {
+        let client_name = format!("{PREFIX}{}.{}", start.pod, start.start);
+        let client = start.server.client(&client_name);
+        let metrics = Metrics::new(&mut Registry::default());
+        let (shutdown, released) = (CancellationToken::new(), CancellationToken::new());
+        let (handle, elector) = if start.elect {
+            let seconds = Duration::from_secs;
+            let config = lease::Config::new(start.pod, seconds(15), seconds(10), seconds(2)).unwrap();
+            let api = Api::<Lease>::namespaced(client.clone(), LEASE.0);
+            let (elector, handle) =
+                Elector::new(api, LEASE.1, config, start.clock.clone(), metrics.clone());
+            (handle, Some(tokio::spawn(elector.run(released.clone()))))
+        } else {
+            (Handle::always(), None)
+        };
+        let leadership = handle.leadership.clone();
+        let (readiness, _) = Readiness::channel(watches::SYNCED);
+        let entropy = pod_number(start.pod) * 100_000 + start.start;
+        let controller = Controller::new(
+            options(start.pod),
+            client,
+            start.clock.clone(),
+            Arc::new(SeededEntropy::new(start.seed, entropy)),
+            metrics,
+            handle,
+            readiness,
+        );
+        let controller = tokio::spawn(controller.run(shutdown.clone()));
+        Self {
+            client: client_name,
+            clock: start.clock.clone(),
+            server: start.server.clone(),
+            leadership,
+            shutdown,
+            released,
+            controller: Some(controller),
+            elector,
+            crash: None,
+        }
+    }
+
+    /// Whether it leads, as far as it knows.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.leadership.borrow().leading
+    }
+
+    /// Dies at once: no answer to what is under way is seen, nothing more is sent.
+    pub fn kill(&mut self) {
+        for task in [self.controller.take(), self.elector.take()].into_iter().flatten() {
+            task.abort();
+        }
+    }
+
+    /// Stops as on SIGTERM: what is under way ends, then the Lease is given back.
+    pub async fn stop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(controller) = self.controller.take() {
+            controller.await.unwrap();
+        }
+        self.released.cancel();
+        if let Some(elector) = self.elector.take() {
+            elector.await.unwrap();
+        }
+    }
+
+    /// Will die at the `n`-th write from now.
+    pub fn crash_at_write(&mut self, n: u64, when: When) {
+        self.crash = Some(self.server.crash_at_write(&self.client, n, when));
+    }
+
+    /// Whether a planned crash has struck; the rest of the process is then taken down.
+    pub fn has_crashed(&mut self) -> bool {
+        let struck = self.crash.as_mut().is_some_and(|crash| crash.try_recv().is_ok());
+        if struck {
+            self.crash = None;
+            self.kill();
+        }
+        struck
+    }
+
+    /// Whether one of its tasks ended by itself, which none should.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        [&self.controller, &self.elector].into_iter().flatten().any(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn pod_number(pod: &str) -> u64 {
+    pod.bytes().fold(0, |number, byte| number * 31 + u64::from(byte)) % 1000
+}
+
+fn options(identity: &str) -> Options {
+    Options {
+        settings: settings(),
+        namespaces: Vec::new(),
+        metric_labels: Vec::new(),
+        concurrency: 4,
+        request_timeout: Duration::from_secs(10),
+        resync: Duration::from_secs(10 * 3600),
+        shutdown_grace: Duration::from_secs(10),
+        identity: identity.to_owned(),
+    }
+}
+
+/// What every installation in a simulation decides.
+#[must_use]
+pub fn settings() -> Settings {
+    Settings { prefix: Prefix::new("twd").unwrap(), ownership: OwnershipRules::default() }
+}

@@ -1,0 +1,6 @@
+//! The real controller in a seeded world of virtual time: see `tokenward::testkit::world`.
+
+// Helpers of tests stop the test where they stand, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod seeds;
