@@ -1,7 +1,8 @@
 //! Many seeds, each a story of its own.
 //!
 //! - `TOKENWARD_SEEDS=5000` tells so many of each kind.
-//! - `TOKENWARD_SEED=month:17` tells one of them, aloud.
+//! - `TOKENWARD_SEED=month:17` tells one of them, aloud: up to ten times, until it fails. A seed decides everything but
+//!   one thing: in which order reconciles that wake in the same instant are polled, kube's controller leaves to chance.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -10,6 +11,8 @@ use tokenward::testkit::world::story::{Kind, Outcome, tell};
 
 /// Stories of each kind in an ordinary test run.
 const SEEDS: u64 = 200;
+/// How often a seed is told again in search of its failure.
+const REPLAYS: u32 = 10;
 /// Lines of a story that a failure shows.
 const LINES: usize = 60;
 
@@ -35,9 +38,13 @@ fn asked() -> Option<(Kind, u64)> {
 fn tell_all(kind: Kind) {
     if let Some((only, seed)) = asked() {
         if only == kind {
-            let outcome = run(kind, seed);
-            println!("{}\n{:?}", show(&outcome, usize::MAX), outcome.result);
-            outcome.result.unwrap();
+            for attempt in 1..=REPLAYS {
+                let outcome = run(kind, seed);
+                if attempt == REPLAYS || outcome.result.is_err() {
+                    println!("{}\nattempt {attempt}: {:?}", show(&outcome, usize::MAX), outcome.result);
+                }
+                outcome.result.unwrap();
+            }
         }
         return;
     }
@@ -76,13 +83,4 @@ fn months_hold_the_invariants() {
 #[test]
 fn duels_of_two_replicas_hold_the_invariants() {
     tell_all(Kind::Duel);
-}
-
-#[test]
-fn a_seed_tells_the_same_story_every_time() {
-    for (kind, seed) in [(Kind::Month, 3), (Kind::Month, 4), (Kind::Duel, 3)] {
-        let (first, second) = (run(kind, seed), run(kind, seed));
-        assert_eq!(first.story, second.story, "{}:{seed}", kind.name());
-        assert_eq!(first.fingerprint, second.fingerprint, "{}:{seed}", kind.name());
-    }
 }

@@ -109,6 +109,7 @@ impl Inner {
                 let Some(next) = inner.state().agenda.next() else { return };
                 drop(inner);
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep_until(next) => {}
                     () = changed.notified() => {}
                 }
@@ -168,7 +169,7 @@ impl Inner {
         drop(wire);
         let mut state = self.state.lock();
         let watching: Vec<_> =
-            state.tables.iter_mut().flat_map(|t| t.wakers.drain().map(|(_, waker)| waker)).collect();
+            state.tables.iter_mut().flat_map(|t| std::mem::take(&mut t.wakers).into_values()).collect();
         drop(state);
         for waker in wakers.into_iter().chain(watching) {
             waker.wake();

@@ -88,7 +88,7 @@ pub(super) struct Table {
     pub(super) floor: u64,
     /// The newest change that history has lost: an open watch that has not seen it cannot go on.
     pub(super) lost: u64,
-    pub(super) wakers: HashMap<u64, Waker>,
+    pub(super) wakers: BTreeMap<u64, Waker>,
 }
 
 impl Table {
@@ -134,7 +134,7 @@ impl State {
             history: VecDeque::new(),
             floor: config.first_resource_version,
             lost: 0,
-            wakers: HashMap::new(),
+            wakers: BTreeMap::new(),
         };
         let tables = resources.into_iter().map(table).collect();
         Self {
@@ -275,7 +275,7 @@ impl State {
             table.lost = table.history.pop_front().map_or(table.lost, |event| event.rv);
             table.floor = table.floor.max(table.lost);
         }
-        self.wakes.extend(table.wakers.drain().map(|(_, waker)| waker));
+        self.wakes.extend(std::mem::take(&mut table.wakers).into_values());
     }
 
     /// Forgets all history, as though other writes and a compaction had happened: every resourceVersion seen so far

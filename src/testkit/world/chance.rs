@@ -5,6 +5,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use tokio::time::Instant;
 
 use crate::domain::ports::{Entropy, EntropyError};
 
@@ -45,19 +46,31 @@ impl Chance {
 
 /// Secrets that are the same in every run with the same seed.
 #[derive(Debug)]
-pub struct SeededEntropy(Mutex<ChaCha8Rng>);
+pub struct SeededEntropy {
+    seed: u64,
+    process: u64,
+    start: Instant,
+    /// The instant of the last draw, and how many there were in it.
+    last: Mutex<(Duration, u64)>,
+}
 
 impl SeededEntropy {
     /// A source for one process.
     #[must_use]
     pub fn new(seed: u64, process: u64) -> Self {
-        Self(Mutex::new(Chance::new(seed, process).0))
+        Self { seed, process, start: Instant::now(), last: Mutex::default() }
     }
 }
 
 impl Entropy for SeededEntropy {
+    /// Depends on the virtual time, not on what was drawn before: two runs that once differ in the order of a draw are
+    /// not to differ ever after.
     fn fill(&self, bytes: &mut [u8]) -> Result<(), EntropyError> {
-        self.0.lock().fill_bytes(bytes);
+        let at = self.start.elapsed();
+        let mut last = self.last.lock();
+        *last = if last.0 == at { (at, last.1 + 1) } else { (at, 0) };
+        let draw = at.as_nanos() as u64 ^ (last.1 << 56);
+        Chance::new(self.seed ^ draw, self.process).0.fill_bytes(bytes);
         Ok(())
     }
 }

@@ -30,6 +30,7 @@ use self::book::parse;
 use self::oracle::Oracle;
 use self::people::People;
 use self::replica::{LEASE, Replica, Start};
+use self::weather::{Network, Weather};
 use super::apiserver::{ApiServer, Config, When};
 use super::clock::VirtualClock;
 use crate::api::{ApiToken, ConditionType, CredentialState, Health};
@@ -77,6 +78,7 @@ impl World {
         for namespace in NAMESPACES.into_iter().chain([LEASE.0]) {
             server.create_namespace(namespace);
         }
+        server.set_faults(Some(Arc::new(Network::new(seed, None))));
         let oracle = Oracle::watch(&server);
         let people = People::new(&server);
         Self {
@@ -106,6 +108,12 @@ impl World {
     /// Lets time pass.
     pub async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
+    }
+
+    /// Changes the network between the operator and the server.
+    pub fn set_weather(&mut self, seed: u64, weather: Option<Weather>) {
+        self.tell(weather.map_or("the weather clears".to_owned(), |weather| format!("{weather:?}")));
+        self.server.set_faults(Some(Arc::new(Network::new(seed, weather))));
     }
 
     // ---- The operator -----------------------------------------------------------------------------------------------

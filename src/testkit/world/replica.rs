@@ -165,7 +165,8 @@ fn options(identity: &str) -> Options {
         settings: settings(),
         namespaces: Vec::new(),
         metric_labels: Vec::new(),
-        concurrency: 4,
+        // More than there are tokens: which of several waiting ones is next, kube's scheduler leaves to chance.
+        concurrency: 64,
         request_timeout: Duration::from_secs(10),
         resync: Duration::from_secs(10 * 3600),
         shutdown_grace: Duration::from_secs(10),

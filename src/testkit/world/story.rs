@@ -1,6 +1,5 @@
 //! A seed as a sequence of days: people and weather take turns, then everything calms down and must be in order.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::SignedDuration;
@@ -60,8 +59,6 @@ pub struct Outcome {
     pub result: Result<(), String>,
     /// What happened, a line each.
     pub story: Vec<String>,
-    /// Every commit in one number.
-    pub fingerprint: String,
     /// Changes that controllers made.
     pub writes: u64,
 }
@@ -73,7 +70,6 @@ pub async fn tell(kind: Kind, seed: u64) -> Outcome {
     let result = teller.tell(&mut world).await;
     Outcome {
         result,
-        fingerprint: world.oracle.fingerprint(),
         writes: world.oracle.controller_writes(),
         story: world.story,
     }
@@ -99,7 +95,11 @@ impl Teller {
         let end = world.now().saturating_add(self.kind.length()).map_err(|error| error.to_string())?;
         while world.now() < end {
             world.pass(self.chance.time(Duration::ZERO, self.kind.longest_pause())).await;
-            if self.chance.percent(60) { self.people(world).await } else { self.nature(world).await }
+            match self.chance.below(10) {
+                0..=4 => self.people(world).await,
+                5 => self.crowd(world).await,
+                _ => self.nature(world).await,
+            }
             self.revive(world);
             world.check()?;
         }
@@ -121,6 +121,14 @@ impl Teller {
         }
     }
 
+    /// Several things at once, as GitOps tools do them: some fall between the steps of a reconcile.
+    async fn crowd(&mut self, world: &mut World) {
+        for _ in 0..4 {
+            self.people(world).await;
+            world.pass(self.chance.time(Duration::ZERO, Duration::from_millis(60))).await;
+        }
+    }
+
     async fn nature(&mut self, world: &mut World) {
         let minutes = |from: u64, to: u64| (Duration::from_secs(60 * from), Duration::from_secs(60 * to));
         let pod = *self.chance.pick(self.kind.pods());
@@ -128,16 +136,14 @@ impl Teller {
             0..=2 => {
                 let all = if self.late { &Weather::ALL[..] } else { &Weather::ALL[2..6] };
                 let weather = *self.chance.pick(all);
-                world.tell(format!("{weather:?}"));
-                world.server.set_faults(Some(Arc::new(weather.faults(self.chance.below(usize::MAX) as u64))));
+                world.set_weather(self.chance.below(usize::MAX) as u64, Some(weather));
                 // Something must happen while it lasts.
                 for _ in 0..3 {
                     self.people(world).await;
                     let (least, most) = minutes(0, 5);
                     world.pass(self.chance.time(least, most)).await;
                 }
-                world.server.set_faults(None);
-                world.tell("the weather clears");
+                world.set_weather(0, None);
             }
             3 => {
                 let (least, most) = minutes(1, 40);

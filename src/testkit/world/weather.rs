@@ -1,8 +1,10 @@
 //! What networks, servers and clocks do to the operator. People's own requests are spared.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
 
 use super::chance::Chance;
 use super::replica::PREFIX;
@@ -39,15 +41,6 @@ impl Weather {
         Self::Late,
     ];
 
-    /// The same, for a server.
-    #[must_use]
-    pub fn faults(self, seed: u64) -> impl Faults {
-        let chance = Mutex::new(Chance::new(seed, 2));
-        move |request: &RequestInfo| {
-            if request.client.starts_with(PREFIX) { self.strikes(request, &mut chance.lock()) } else { Fault::None }
-        }
-    }
-
     fn strikes(self, request: &RequestInfo, chance: &mut Chance) -> Fault {
         let code = |code| Fault::Status { code, retry_after: None };
         let write = request.verb.is_write();
@@ -62,6 +55,49 @@ impl Weather {
                 Fault::Late(chance.time(Duration::from_secs(11), Duration::from_secs(90)))
             }
             _ => Fault::None,
+        }
+    }
+}
+
+/// The network between the operator and the server: what the weather spares takes a few milliseconds.
+pub struct Network {
+    seed: u64,
+    weather: Option<Weather>,
+    state: Mutex<(Chance, BTreeMap<String, u64>)>,
+}
+
+impl Network {
+    /// A network in this weather; without any, it is sound.
+    #[must_use]
+    pub fn new(seed: u64, weather: Option<Weather>) -> Self {
+        Self { seed, weather, state: Mutex::new((Chance::new(seed, 2), BTreeMap::new())) }
+    }
+
+    /// Depends on the object and on how often it was asked about, not on what else is under way: in which order kube's
+    /// controller polls reconciles that wake in the same instant is left to chance, and is not to spread from there.
+    fn latency(&self, request: &RequestInfo, counts: &mut BTreeMap<String, u64>) -> Duration {
+        let name = |part: &Option<String>| part.clone().unwrap_or_default();
+        let mut key = format!("{} {}", request.resource, name(&request.namespace));
+        // The names of events hold the time of the machine.
+        if request.resource != "events" {
+            key += &name(&request.name);
+        }
+        let count = counts.entry(key.clone()).or_default();
+        *count += 1;
+        let digest = Sha256::digest(format!("{} {key} {count}", self.seed));
+        Duration::from_millis(1 + u64::from(digest[0]) / 8)
+    }
+}
+
+impl Faults for Network {
+    fn decide(&self, request: &RequestInfo) -> Fault {
+        if !request.client.starts_with(PREFIX) {
+            return Fault::None;
+        }
+        let (chance, counts) = &mut *self.state.lock();
+        match self.weather.map_or(Fault::None, |weather| weather.strikes(request, chance)) {
+            Fault::None if request.verb != Verb::Watch => Fault::Delay(self.latency(request, counts)),
+            fault => fault,
         }
     }
 }
