@@ -3,4 +3,9 @@
 // Helpers of tests stop the test where they stand, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod bad_days;
+mod crashes;
+mod quiet;
+mod replicas;
 mod seeds;
+mod support;

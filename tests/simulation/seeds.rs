@@ -48,7 +48,8 @@ fn tell_all(kind: Kind) {
         }
         return;
     }
-    let seeds = std::env::var("TOKENWARD_SEEDS").map_or(SEEDS, |text| text.parse().expect("a number of seeds"));
+    let seeds =
+        std::env::var("TOKENWARD_SEEDS").map_or(SEEDS, |text| text.parse().expect("a number of seeds"));
     let (next, writes) = (AtomicU64::new(0), AtomicU64::new(0));
     let started = Instant::now();
     let failures = std::thread::scope(|scope| {

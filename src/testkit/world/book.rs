@@ -142,7 +142,8 @@ impl Book {
         if !self.forged {
             self.moves_no_time(&old, &before, &after)?;
         }
-        if self.works(at) && after.newest(CredentialState::Active).map(|active| &active.digest) == self.held().as_ref()
+        if self.works(at)
+            && after.newest(CredentialState::Active).map(|active| &active.digest) == self.held().as_ref()
         {
             self.delivered = true;
             self.forged = false;
@@ -170,7 +171,8 @@ impl Book {
 
     /// I1 and I8: what was delivered goes on to work until its declared end, whatever else happens.
     pub(super) fn still_works(&self, at: Timestamp) -> Verdict {
-        if !self.delivered || gate::is_over(&self.token, self.latest(at)) || gate::is_compromised(&self.token) {
+        if !self.delivered || gate::is_over(&self.token, self.latest(at)) || gate::is_compromised(&self.token)
+        {
             return Ok(());
         }
         match self.held() {
@@ -249,7 +251,9 @@ impl Book {
         let active = |status: &ApiTokenStatus| status.newest(CredentialState::Active).map(|a| a.id.clone());
         let same = before.observed_generation == old.metadata.generation && active(before) == active(after);
         match (&before.next_rotation_time, &after.next_rotation_time) {
-            (Some(was), Some(is)) if same && was != is => Err(format!("I7: rotation moved: {was:?} to {is:?}")),
+            (Some(was), Some(is)) if same && was != is => {
+                Err(format!("I7: rotation moved: {was:?} to {is:?}"))
+            }
             _ => Ok(()),
         }
     }

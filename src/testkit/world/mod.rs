@@ -167,6 +167,15 @@ impl World {
         }
     }
 
+    /// Stops a pod's process from running, or lets it go on.
+    pub fn pause(&mut self, pod: &str, on: bool) {
+        if let Some(replica) = self.replicas.get(pod) {
+            replica.pause(on);
+            let line = format!("{} {}", replica.client, if on { "stands still" } else { "goes on" });
+            self.tell(line);
+        }
+    }
+
     /// A pod will die at its `n`-th write from now.
     pub fn crash_at_write(&mut self, pod: &str, n: u64, when: When) {
         if let Some(replica) = self.replicas.get_mut(pod) {
@@ -178,8 +187,11 @@ impl World {
 
     /// Takes down what planned crashes have struck; says which pods.
     pub fn bury(&mut self) -> Vec<&'static str> {
-        let struck: Vec<_> =
-            self.replicas.iter_mut().filter_map(|(pod, replica)| replica.has_crashed().then_some(*pod)).collect();
+        let struck: Vec<_> = self
+            .replicas
+            .iter_mut()
+            .filter_map(|(pod, replica)| replica.has_crashed().then_some(*pod))
+            .collect();
         for pod in &struck {
             self.replicas.remove(pod);
             self.tell(format!("{pod} has died at its write"));
@@ -210,6 +222,12 @@ impl World {
         }
     }
 
+    /// One ApiToken as it is now.
+    #[must_use]
+    pub fn token(&self, namespace: &str, name: &str) -> Option<ApiToken> {
+        self.server.get("apitokens", namespace, name).and_then(|token| parse(&token).ok())
+    }
+
     /// The ApiTokens as they are now.
     #[must_use]
     pub fn tokens(&self) -> Vec<ApiToken> {
@@ -222,9 +240,8 @@ impl World {
         let now = self.now();
         for token in self.tokens() {
             let key = format!("{}/{}", token.namespace(), token.name());
-            self.is_as_declared(&key, &token, now).map_err(|what| {
-                format!("{key} has not converged: {what}: {}", json!(token.status))
-            })?;
+            self.is_as_declared(&key, &token, now)
+                .map_err(|what| format!("{key} has not converged: {what}: {}", json!(token.status)))?;
         }
         Ok(())
     }
@@ -256,8 +273,12 @@ impl World {
             need(!ended, "a credential outlives its deadline")?;
         }
         let active = status.newest(CredentialState::Active).ok_or("no active credential")?;
-        let due = rotation.due(token.uid(), &active.id, active.issued_at.0).map_err(|error| error.to_string())?;
-        need(due == status.next_rotation_time.as_ref().map(|at| at.0), "nextRotationTime is not when it is due")?;
+        let due =
+            rotation.due(token.uid(), &active.id, active.issued_at.0).map_err(|error| error.to_string())?;
+        need(
+            due == status.next_rotation_time.as_ref().map(|at| at.0),
+            "nextRotationTime is not when it is due",
+        )?;
         need(!due.is_some_and(overdue), "a rotation is overdue")?;
         self.secret_is_as_declared(token, &active.id, active.issued_at.0)
     }
@@ -280,7 +301,9 @@ impl World {
     pub async fn check_quiet(&self, time: Duration) -> Result<(), String> {
         let end = self.now().saturating_add(time).map_err(|error| error.to_string())?;
         let version = |plural: &str, namespace: &str, name: &str| {
-            self.server.get(plural, namespace, name).map(|object| object["metadata"]["resourceVersion"].clone())
+            self.server
+                .get(plural, namespace, name)
+                .map(|object| object["metadata"]["resourceVersion"].clone())
         };
         let state = |token: &ApiToken| {
             let secret = version("secrets", token.namespace(), token.secret_name());
@@ -296,7 +319,9 @@ impl World {
             let after = state(token);
             if after != before {
                 let (namespace, name) = (token.namespace(), token.name());
-                return Err(format!("I5: {namespace}/{name} was quiet and was written: {before:?} to {after:?}"));
+                return Err(format!(
+                    "I5: {namespace}/{name} was quiet and was written: {before:?} to {after:?}"
+                ));
             }
         }
         Ok(())

@@ -157,7 +157,11 @@ impl State {
             .values_mut()
             .filter(|book| format!("{}/{}", book.token.namespace(), book.token.secret_name()) == key);
         let Some(book) = of.next() else {
-            return if controller { Err("a controller wrote a Secret that no ApiToken names".into()) } else { Ok(()) };
+            return if controller {
+                Err("a controller wrote a Secret that no ApiToken names".into())
+            } else {
+                Ok(())
+            };
         };
         match (&commit.after, controller) {
             (None, true) => Err("a controller deleted a Secret".to_owned()),

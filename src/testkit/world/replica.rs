@@ -2,10 +2,13 @@
 //! that can be killed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -40,6 +43,7 @@ pub struct Replica {
     released: CancellationToken,
     controller: Option<JoinHandle<()>>,
     elector: Option<JoinHandle<()>>,
+    pause: Arc<Pause>,
     crash: Option<oneshot::Receiver<RequestInfo>>,
 }
 
@@ -66,14 +70,14 @@ impl Replica {
         let client_name = format!("{PREFIX}{}.{}", start.pod, start.start);
         let client = start.server.client(&client_name);
         let metrics = Metrics::new(&mut Registry::default());
+        let pause = Arc::new(Pause::default());
         let (shutdown, released) = (CancellationToken::new(), CancellationToken::new());
         let (handle, elector) = if start.elect {
             let seconds = Duration::from_secs;
             let config = lease::Config::new(start.pod, seconds(15), seconds(10), seconds(2)).unwrap();
             let api = Api::<Lease>::namespaced(client.clone(), LEASE.0);
-            let (elector, handle) =
-                Elector::new(api, LEASE.1, config, start.clock.clone(), metrics.clone());
-            (handle, Some(tokio::spawn(elector.run(released.clone()))))
+            let (elector, handle) = Elector::new(api, LEASE.1, config, start.clock.clone(), metrics.clone());
+            (handle, Some(tokio::spawn(Pause::around(&pause, elector.run(released.clone())))))
         } else {
             (Handle::always(), None)
         };
@@ -89,7 +93,7 @@ impl Replica {
             handle,
             readiness,
         );
-        let controller = tokio::spawn(controller.run(shutdown.clone()));
+        let controller = tokio::spawn(Pause::around(&pause, controller.run(shutdown.clone())));
         Self {
             client: client_name,
             clock: start.clock.clone(),
@@ -99,6 +103,7 @@ impl Replica {
             released,
             controller: Some(controller),
             elector,
+            pause,
             crash: None,
         }
     }
@@ -128,6 +133,12 @@ impl Replica {
         }
     }
 
+    /// Stands still, as under SIGSTOP or on a machine that is short of everything, or goes on. Reconciles and the
+    /// election do not run meanwhile; time does.
+    pub fn pause(&self, on: bool) {
+        self.pause.set(on);
+    }
+
     /// Will die at the `n`-th write from now.
     pub fn crash_at_write(&mut self, n: u64, when: When) {
         self.crash = Some(self.server.crash_at_write(&self.client, n, when));
@@ -153,6 +164,34 @@ impl Replica {
 impl Drop for Replica {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Keeps futures from being polled.
+#[derive(Default)]
+struct Pause {
+    on: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Pause {
+    fn set(&self, on: bool) {
+        self.on.store(on, Ordering::SeqCst);
+        self.waiting.lock().drain(..).for_each(Waker::wake);
+    }
+
+    fn around<F: Future<Output = ()> + Send>(
+        this: &Arc<Self>,
+        work: F,
+    ) -> impl Future<Output = ()> + Send + use<F> {
+        let (this, mut work) = (this.clone(), Box::pin(work));
+        std::future::poll_fn(move |cx| {
+            if this.on.load(Ordering::SeqCst) {
+                this.waiting.lock().push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            work.as_mut().poll(cx)
+        })
     }
 }
 

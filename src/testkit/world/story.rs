@@ -68,11 +68,7 @@ pub async fn tell(kind: Kind, seed: u64) -> Outcome {
     let mut world = World::new(seed, kind == Kind::Duel);
     let mut teller = Teller { chance: Chance::new(seed, 1), kind, acts: 0, late: false };
     let result = teller.tell(&mut world).await;
-    Outcome {
-        result,
-        writes: world.oracle.controller_writes(),
-        story: world.story,
-    }
+    Outcome { result, writes: world.oracle.controller_writes(), story: world.story }
 }
 
 struct Teller {
@@ -111,7 +107,12 @@ impl Teller {
     async fn people(&mut self, world: &mut World) {
         self.acts += 1;
         // Request annotations count by their value, so no two may be the same.
-        let now = format!("2026-02-{:02}T{:02}:{:02}:00Z", 1 + self.acts / 1440, self.acts / 60 % 24, self.acts % 60);
+        let now = format!(
+            "2026-02-{:02}T{:02}:{:02}:00Z",
+            1 + self.acts / 1440,
+            self.acts / 60 % 24,
+            self.acts % 60
+        );
         let tokens = world.tokens();
         let line = world.people.act(&mut self.chance, &tokens, &now).await;
         world.tell(line);
@@ -132,7 +133,7 @@ impl Teller {
     async fn nature(&mut self, world: &mut World) {
         let minutes = |from: u64, to: u64| (Duration::from_secs(60 * from), Duration::from_secs(60 * to));
         let pod = *self.chance.pick(self.kind.pods());
-        match self.chance.below(11) {
+        match self.chance.below(12) {
             0..=2 => {
                 let all = if self.late { &Weather::ALL[..] } else { &Weather::ALL[2..6] };
                 let weather = *self.chance.pick(all);
@@ -184,6 +185,13 @@ impl Teller {
                 world.pass(self.chance.time(least, most)).await;
                 world.server.set_link(&client, Link::Up);
                 world.tell(format!("{client} is back on the network"));
+            }
+            10 => {
+                world.pause(pod, true);
+                self.people(world).await;
+                let (least, most) = minutes(0, 10);
+                world.pass(self.chance.time(least, most)).await;
+                world.pause(pod, false);
             }
             _ => {
                 let by = SignedDuration::from_mins(*self.chance.pick(&[-60, -7, 5, 60]));
