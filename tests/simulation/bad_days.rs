@@ -1,11 +1,13 @@
 //! Bad days, each on its own: what the user sees, and that everything is put right afterwards.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
 use tokenward::api::{ConditionType, CredentialState, keys};
-use tokenward::testkit::apiserver::{RequestInfo, Verb};
+use tokenward::testkit::apiserver::{Fault, RequestInfo, Verb};
 use tokenward::testkit::world::weather::Weather;
 use tokenward::testkit::world::{SETTLE, World};
 
@@ -34,6 +36,30 @@ fn every_kind_of_weather_passes_and_leaves_nothing_behind() {
             quiet(&world).await;
         });
     }
+}
+
+#[test]
+fn a_publication_that_arrives_after_it_was_given_up_is_not_minted_again() {
+    virtually(async {
+        let mut world = World::new(11, false);
+        // Its client gives up after ten seconds and tries again a second later; then the first one overtakes the second.
+        let count = AtomicUsize::new(0);
+        world.server.set_faults(Some(Arc::new(move |request: &RequestInfo| {
+            if request.subresource.as_deref() != Some("status") {
+                return Fault::None;
+            }
+            match count.fetch_add(1, Ordering::SeqCst) {
+                0 => Fault::Late(Duration::from_millis(11_500)),
+                1 => Fault::Delay(seconds(2)),
+                _ => Fault::None,
+            }
+        })));
+        world.start("a");
+        world.people.declare(SHOP, "orders", six_hourly()).await.unwrap();
+        world.pass(minutes(2)).await;
+        converged(&world);
+        assert_eq!(orders(&world).status.unwrap().ended, [], "one credential, and no other");
+    });
 }
 
 #[test]

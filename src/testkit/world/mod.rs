@@ -78,8 +78,8 @@ impl World {
         for namespace in NAMESPACES.into_iter().chain([LEASE.0]) {
             server.create_namespace(namespace);
         }
-        server.set_faults(Some(Arc::new(Network::new(seed, None))));
         let oracle = Oracle::watch(&server);
+        server.set_faults(Some(Arc::new(Network::new(seed, None, oracle.clone()))));
         let people = People::new(&server);
         Self {
             server,
@@ -113,7 +113,7 @@ impl World {
     /// Changes the network between the operator and the server.
     pub fn set_weather(&mut self, seed: u64, weather: Option<Weather>) {
         self.tell(weather.map_or("the weather clears".to_owned(), |weather| format!("{weather:?}")));
-        self.server.set_faults(Some(Arc::new(Network::new(seed, weather))));
+        self.server.set_faults(Some(Arc::new(Network::new(seed, weather, self.oracle.clone()))));
     }
 
     // ---- The operator -----------------------------------------------------------------------------------------------

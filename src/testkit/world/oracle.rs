@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::book::{Book, parse};
 use super::replica::PREFIX;
 use crate::api::ApiToken;
-use crate::testkit::apiserver::{ApiServer, Commit};
+use crate::testkit::apiserver::{ApiServer, Commit, RequestInfo};
 
 /// Most complaints that are kept: the first is the one to read.
 const MAX_COMPLAINTS: usize = 20;
@@ -41,6 +41,11 @@ impl Oracle {
         let state = oracle.0.clone();
         server.on_commit(move |commit| state.lock().saw(commit));
         oracle
+    }
+
+    /// Judges a request as it reaches the server.
+    pub(super) fn asked(&self, request: &RequestInfo) {
+        self.0.lock().asked(request);
     }
 
     /// From now on, only the holder of the Lease may write: for worlds with an election, whose network delivers in time.
@@ -93,24 +98,28 @@ impl State {
             other if controller && other != "events" => Err(format!("a controller wrote to {other}")),
             _ => Ok(()),
         };
-        let leader = if controller { self.leads(commit) } else { Ok(()) };
-        for complaint in [verdict, leader].into_iter().filter_map(Result::err) {
-            if self.complaints.len() < MAX_COMPLAINTS {
-                let what = format!("{} of {} {}", commit.client, commit.resource.plural, commit.key);
-                self.complaints.push(format!("{} by {what}: {complaint}", commit.at));
-            }
+        if let Err(complaint) = verdict {
+            let what = format!("{} of {} {}", commit.client, commit.resource.plural, commit.key);
+            self.complain(format!("{} by {what}: {complaint}", commit.at));
         }
     }
 
-    fn leads(&self, commit: &Commit) -> Result<(), String> {
-        if !self.check_leader || !["apitokens", "secrets"].contains(&commit.resource.plural.as_str()) {
-            return Ok(());
+    /// No replica writes, or tries to, while another holds the Lease.
+    fn asked(&mut self, info: &RequestInfo) {
+        let guarded = ["apitokens", "secrets"].contains(&info.resource.as_str()) && info.verb.is_write();
+        if !self.check_leader || !guarded || !info.client.starts_with(PREFIX) {
+            return;
         }
-        let pod = commit.client.trim_start_matches(PREFIX).split('.').next();
-        if pod == self.holder.as_deref() {
-            Ok(())
-        } else {
-            Err(format!("written while {:?} holds the Lease", self.holder))
+        let pod = info.client.trim_start_matches(PREFIX).split('.').next();
+        if pod != self.holder.as_deref() {
+            let holder = &self.holder;
+            self.complain(format!("{} wrote while {holder:?} held the Lease", info.client));
+        }
+    }
+
+    fn complain(&mut self, what: String) {
+        if self.complaints.len() < MAX_COMPLAINTS {
+            self.complaints.push(what);
         }
     }
 

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use super::chance::Chance;
+use super::oracle::Oracle;
 use super::replica::PREFIX;
 use crate::testkit::apiserver::{Fault, Faults, RequestInfo, Verb};
 
@@ -63,14 +64,15 @@ impl Weather {
 pub struct Network {
     seed: u64,
     weather: Option<Weather>,
+    oracle: Oracle,
     state: Mutex<(Chance, BTreeMap<String, u64>)>,
 }
 
 impl Network {
-    /// A network in this weather; without any, it is sound.
+    /// A network in this weather; without any, it is sound. The oracle sees what arrives.
     #[must_use]
-    pub fn new(seed: u64, weather: Option<Weather>) -> Self {
-        Self { seed, weather, state: Mutex::new((Chance::new(seed, 2), BTreeMap::new())) }
+    pub fn new(seed: u64, weather: Option<Weather>, oracle: Oracle) -> Self {
+        Self { seed, weather, oracle, state: Mutex::new((Chance::new(seed, 2), BTreeMap::new())) }
     }
 
     /// Depends on the object and on how often it was asked about, not on what else is under way: in which order kube's
@@ -94,9 +96,11 @@ impl Faults for Network {
         if !request.client.starts_with(PREFIX) {
             return Fault::None;
         }
+        self.oracle.asked(request);
         let (chance, counts) = &mut *self.state.lock();
         match self.weather.map_or(Fault::None, |weather| weather.strikes(request, chance)) {
-            Fault::None if request.verb != Verb::Watch => Fault::Delay(self.latency(request, counts)),
+            // On the way back: a process that stands still has sent what it has sent.
+            Fault::None if request.verb != Verb::Watch => Fault::DelayAfter(self.latency(request, counts)),
             fault => fault,
         }
     }
