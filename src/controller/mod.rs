@@ -19,9 +19,8 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use kube::Client;
 use kube::runtime::controller::{self, applier};
-use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -124,6 +123,7 @@ impl Controller {
         for scope in &mut self.scopes {
             scope.spawn(&mut background, &self.shared);
             scope.spawn_clock_watch(&mut background, self.clock.clone());
+            scope.spawn_resync(&mut background, self.options.resync);
         }
         background.spawn(self.publisher.run());
         let mut leadership = self.leader.leadership.clone();
@@ -174,12 +174,17 @@ async fn drive(scope: &Scope, context: &Arc<Context>, options: &Options, over: &
     let queued = waiting.clone();
     let queue = scope
         .triggers()
-        .inspect(move |token| queued.insert(token))
-        .map(Ok::<_, std::convert::Infallible>)
+        .then(move |token| {
+            let queued = queued.clone();
+            async move {
+                queued.insert(token.namespace.as_deref().unwrap_or_default(), &token.name).await;
+                Ok::<_, std::convert::Infallible>(token)
+            }
+        })
         .take_until(over.clone().cancelled_owned());
     let config = controller::Config::default().concurrency(options.concurrency);
     let reconcile = |token: Arc<ApiToken>, context: Arc<Context>| {
-        waiting.remove(&ObjectRef::from_obj(token.as_ref()));
+        waiting.remove(token.namespace(), token.name());
         Box::pin(async move {
             let metrics = context.metrics.clone();
             let started = Instant::now();
@@ -197,33 +202,49 @@ async fn drive(scope: &Scope, context: &Arc<Context>, options: &Options, over: &
     while let Some(result) = results.next().await {
         if let Err(controller::Error::ObjectNotFound(token)) = result {
             debug!(%token, "gone before it was looked at");
-            let namespace = token.namespace.as_deref().unwrap_or_default();
-            waiting.remove(&ObjectRef::new(&token.name).within(namespace));
+            waiting.remove(token.namespace.as_deref().unwrap_or_default(), &token.name);
         }
     }
 }
 
 /// The tokens that something happened to and that no reconcile has taken up yet: the queue's depth. A token stands in it
 /// once, however much happens to it.
+///
+/// The queue is short. When a leader begins it looks at every token, and a queue of all of them would be megabytes that
+/// are never given back; the rest waits where it stands, in the store.
 struct Waiting {
-    tokens: Mutex<HashSet<ObjectRef<ApiToken>>>,
+    tokens: Mutex<HashSet<(String, String)>>,
+    room: Notify,
     metrics: Metrics,
 }
 
 impl Waiting {
+    /// Tokens in the queue before the next has to wait: more than reconciles at once.
+    const MOST: usize = 256;
+
     fn new(metrics: Metrics) -> Self {
-        Self { tokens: Mutex::default(), metrics }
+        Self { tokens: Mutex::default(), room: Notify::new(), metrics }
     }
 
-    fn insert(&self, token: &ObjectRef<ApiToken>) {
-        if self.tokens.lock().insert(token.clone()) {
+    /// Waits for room.
+    async fn insert(&self, namespace: &str, name: &str) {
+        loop {
+            // Asked for before the look, so that a place that is freed in between is not missed.
+            let room = self.room.notified();
+            if self.tokens.lock().len() < Self::MOST {
+                break;
+            }
+            room.await;
+        }
+        if self.tokens.lock().insert((namespace.to_owned(), name.to_owned())) {
             self.metrics.queue_depth.inc();
         }
     }
 
-    fn remove(&self, token: &ObjectRef<ApiToken>) {
-        if self.tokens.lock().remove(token) {
+    fn remove(&self, namespace: &str, name: &str) {
+        if self.tokens.lock().remove(&(namespace.to_owned(), name.to_owned())) {
             self.metrics.queue_depth.dec();
+            self.room.notify_one();
         }
     }
 }

@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 use kube::runtime::controller::Action;
-use sha2::{Digest as _, Sha256};
 use tracing::{debug, info, warn};
 
 use super::error::Error;
@@ -82,7 +81,7 @@ pub async fn reconcile(token: Arc<ApiToken>, context: Arc<Context>) -> Result<Ac
             if untouched {
                 context.memory.tidy(&token, context.secrets.get(&secret_key(&token)).as_ref());
             }
-            Ok(Action::requeue(pause(&token, wake, context.clock.now(), context.resync)))
+            Ok(until(wake, context.clock.now(), context.resync))
         }
     }
 }
@@ -276,16 +275,13 @@ impl<'a> Look<'a> {
     }
 }
 
-/// Until when to leave the token alone: what is due next, or the resync, which is spread by uid so that a fleet that
-/// started together does not look at every token in the same second.
-fn pause(token: &ApiToken, wake: Option<Timestamp>, now: Timestamp, resync: Duration) -> Duration {
-    let digest = Sha256::digest(token.uid());
-    let early = resync / 10 * u32::from(digest[0]) / 256;
-    let resync = resync - early;
-    let until = |wake: Timestamp| {
-        let left = wake.duration_since(now).max(SignedDuration::ZERO).unsigned_abs();
+/// When to look again by ourselves. What is due after the next resync is left to that: a timer for each of ten thousand
+/// tokens would be megabytes.
+fn until(wake: Option<Timestamp>, now: Timestamp, resync: Duration) -> Action {
+    let left = |wake: Timestamp| wake.duration_since(now).max(SignedDuration::ZERO).unsigned_abs();
+    match wake.map(left) {
         // Timers tick in milliseconds and may fire early by one: never look before it is due.
-        left + Duration::from_millis(1)
-    };
-    wake.map_or(resync, |wake| until(wake).min(resync))
+        Some(left) if left <= resync => Action::requeue(left + Duration::from_millis(1)),
+        _ => Action::await_change(),
+    }
 }

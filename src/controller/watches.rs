@@ -31,6 +31,8 @@ use crate::domain::ports::Clock;
 /// Names that readiness is told by.
 pub const SYNCED: [&str; 3] = ["apitokens", "secrets", "namespaces"];
 
+/// Objects asked for at once: while a page is taken apart it takes ten times its size in memory.
+const PAGE: u32 = 50;
 /// Triggers that a slow leader may be behind by before it looks at every token instead.
 const TRIGGERS: usize = 4096;
 /// In namespaced mode a Namespace is read this often: a Role can allow to get its own Namespace, but not to watch it.
@@ -101,9 +103,7 @@ impl Scope {
         futures::stream::iter([Trigger::All]).chain(news).flat_map(move |trigger| {
             let objects = match trigger {
                 Trigger::One(object) => vec![object],
-                Trigger::All => {
-                    store.state().iter().map(|token| ObjectRef::from_obj(token.as_ref())).collect()
-                }
+                Trigger::All => store.state().iter().map(|token| reference(token)).collect(),
             };
             futures::stream::iter(objects)
         })
@@ -122,6 +122,17 @@ impl Scope {
         };
     }
 
+    /// Looks at every token again and again.
+    pub fn spawn_resync(&self, tasks: &mut JoinSet<()>, every: Duration) {
+        let triggers = self.triggers.clone();
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(every).await;
+                let _ = triggers.send(Trigger::All);
+            }
+        });
+    }
+
     /// Looks at every token again when the wall clock is set: timers run on the other clock.
     pub fn spawn_clock_watch(&self, tasks: &mut JoinSet<()>, clock: Arc<dyn Clock>) {
         tasks.spawn(watch_clock(clock, self.triggers.clone()));
@@ -138,6 +149,11 @@ where
     }
 }
 
+/// A reference by name alone: a queue of ten thousand is megabytes larger with uids and versions that nobody reads.
+fn reference(token: &ApiToken) -> ObjectRef<ApiToken> {
+    ObjectRef::new(token.name()).within(token.namespace())
+}
+
 async fn watch_tokens(
     shared: Shared,
     namespace: Option<String>,
@@ -146,13 +162,16 @@ async fn watch_tokens(
 ) {
     let api = scoped::<DeserializeGuard<ApiToken>>(&shared, namespace.as_deref());
     let store = writer.as_reader();
-    let mut events =
-        Box::pin(resilient(watch_objects(api, watcher::Config::default()), "apitokens", &shared));
+    let mut events = Box::pin(resilient(
+        watch_objects(api, watcher::Config::default().page_size(PAGE)),
+        "apitokens",
+        &shared,
+    ));
     while let Some(event) = events.next().await {
         let Some(event) = understood(event, &shared.metrics) else { continue };
         writer.apply_watcher_event(&event);
         let trigger = match &event {
-            Event::Apply(token) => Some(Trigger::One(ObjectRef::from_obj(token))),
+            Event::Apply(token) => Some(Trigger::One(reference(token))),
             Event::Delete(token) => {
                 shared.memory.forget(token.uid());
                 None
@@ -202,7 +221,11 @@ fn understood(event: Event<DeserializeGuard<ApiToken>>, metrics: &Metrics) -> Op
 
 async fn watch_secrets(shared: Shared, namespace: Option<String>, triggers: broadcast::Sender<Trigger>) {
     let api = scoped::<PartialObjectMeta<Secret>>(&shared, namespace.as_deref());
-    let config = watcher::Config::default().labels(&format!("{}={}", keys::MANAGED_BY, keys::FIELD_MANAGER));
+    let config = watcher::Config::default().page_size(PAGE).labels(&format!(
+        "{}={}",
+        keys::MANAGED_BY,
+        keys::FIELD_MANAGER
+    ));
     let mut events = Box::pin(resilient(watch_objects(api, config), "secrets", &shared));
     while let Some(event) = events.next().await {
         let listed = matches!(event, Event::InitDone);
@@ -252,7 +275,7 @@ fn trigger_namespaces(changed: &[String], (store, triggers): &Listeners) {
         return;
     }
     for token in store.state_filter(|token| changed.iter().any(|namespace| namespace == token.namespace())) {
-        let _ = triggers.send(Trigger::One(ObjectRef::from_obj(token.as_ref())));
+        let _ = triggers.send(Trigger::One(reference(&token)));
     }
 }
 
