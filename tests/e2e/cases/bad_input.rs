@@ -15,7 +15,7 @@ fn the_api_server_refuses_with_a_message() {
     shared("refused", async |space| {
         let long = "a".repeat(64);
         let cases = [
-            ("every-short", json!({"rotation": {"every": "10s"}}), "at least 1m"),
+            ("every-short", json!({"rotation": {"every": "10s"}}), "from 1m to 876000h"),
             ("every-words", json!({"rotation": {"every": "monthly"}}), "hours, minutes and seconds"),
             (
                 "both",
