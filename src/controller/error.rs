@@ -39,6 +39,9 @@ pub enum Error {
     /// The declared state cannot be reached for now; the status says why.
     #[error("blocked: {0}")]
     Blocked(Reason),
+    /// What the store keeps of the ApiToken cannot be read: a defect of ours.
+    #[error("ApiToken in the store: {0}")]
+    Store(#[from] serde_json::Error),
     /// More steps than any sound sequence takes.
     #[error("no end after {0} steps")]
     Endless(usize),
@@ -75,6 +78,7 @@ impl Error {
             Self::NotLeading(_) => "NotLeading",
             Self::Entropy(_) => "Entropy",
             Self::Blocked(_) => "Blocked",
+            Self::Store(_) => "Store",
             Self::Endless(_) => "Endless",
         }
     }

@@ -54,18 +54,20 @@ impl Memory {
     /// Remembers the answer to a status write.
     pub fn wrote(&self, token: &ApiToken) {
         let version = numeric(token.metadata.resource_version.as_deref());
-        self.with(token, |entry| entry.written = version);
+        self.with(token.namespace(), token.uid(), |entry| entry.written = version);
     }
 
     /// Remembers a Secret that was read or written.
     pub fn verified(&self, token: &ApiToken, verified: Verified) {
-        self.with(token, |entry| entry.verified = Some(verified));
+        self.with(token.namespace(), token.uid(), |entry| entry.verified = Some(verified));
     }
 
     /// Keeps the plaintext of a credential that is about to be published in `token`.
     pub fn hold(&self, token: &ApiToken, minted: Token) {
         let minted_at = token.metadata.resource_version.clone();
-        self.with(token, |entry| entry.in_hand = Some(InHand { token: minted, minted_at }));
+        self.with(token.namespace(), token.uid(), |entry| {
+            entry.in_hand = Some(InHand { token: minted, minted_at })
+        });
     }
 
     /// The plaintext of an undelivered credential.
@@ -82,8 +84,8 @@ impl Memory {
     }
 
     /// Counts a failure; returns how many there were in a row.
-    pub fn failed(&self, token: &ApiToken) -> u32 {
-        self.with(token, |entry| {
+    pub fn failed(&self, namespace: &str, uid: &str) -> u32 {
+        self.with(namespace, uid, |entry| {
             entry.failures = entry.failures.saturating_add(1);
             entry.failures
         })
@@ -174,11 +176,11 @@ impl Memory {
         }
     }
 
-    fn with<T>(&self, token: &ApiToken, change: impl FnOnce(&mut Entry) -> T) -> T {
+    fn with<T>(&self, namespace: &str, uid: &str, change: impl FnOnce(&mut Entry) -> T) -> T {
         let mut entries = self.0.lock();
         let entry = entries
-            .entry(token.uid().to_owned())
-            .or_insert_with(|| Entry { namespace: token.namespace().into(), ..Entry::default() });
+            .entry(uid.to_owned())
+            .or_insert_with(|| Entry { namespace: namespace.into(), ..Entry::default() });
         change(entry)
     }
 }

@@ -4,6 +4,7 @@ pub mod error;
 pub mod events;
 pub mod execute;
 pub mod index;
+pub mod kept;
 pub mod leader;
 pub mod memory;
 pub mod metrics;
@@ -28,6 +29,7 @@ use tracing::{debug, info, warn};
 
 use self::execute::Executor;
 use self::index::{NamespaceIndex, SecretIndex};
+use self::kept::Kept;
 use self::leader::Handle;
 use self::memory::Memory;
 use self::metrics::Metrics;
@@ -35,7 +37,6 @@ use self::metrics::tokens::TokenSource;
 use self::readiness::Readiness;
 use self::reconcile::Context;
 use self::watches::{Scope, Shared};
-use crate::api::ApiToken;
 use crate::domain::plan::Settings;
 use crate::domain::ports::{Clock, Entropy};
 
@@ -183,7 +184,7 @@ async fn drive(scope: &Scope, context: &Arc<Context>, options: &Options, over: &
         })
         .take_until(over.clone().cancelled_owned());
     let config = controller::Config::default().concurrency(options.concurrency);
-    let reconcile = |token: Arc<ApiToken>, context: Arc<Context>| {
+    let reconcile = |token: Arc<Kept>, context: Arc<Context>| {
         waiting.remove(token.namespace(), token.name());
         Box::pin(async move {
             let metrics = context.metrics.clone();

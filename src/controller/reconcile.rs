@@ -13,6 +13,7 @@ use super::error::Error;
 use super::events::Announcer;
 use super::execute::Executor;
 use super::index::{NamespaceIndex, Progress, SecretIndex};
+use super::kept::Kept;
 use super::memory::{Memory, Verified};
 use super::metrics::Metrics;
 use crate::api::{ApiToken, ApiTokenStatus, CredentialState, Reason};
@@ -57,7 +58,9 @@ pub struct Context {
 }
 
 /// Brings one ApiToken as far as it can be brought now.
-pub async fn reconcile(token: Arc<ApiToken>, context: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile(kept: Arc<Kept>, context: Arc<Context>) -> Result<Action, Error> {
+    let token: ApiToken = kept.read()?;
+    drop(kept);
     if token.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
@@ -65,8 +68,9 @@ pub async fn reconcile(token: Arc<ApiToken>, context: Arc<Context>) -> Result<Ac
         // The watch will bring our own write back; until then this object is history.
         return Ok(Action::requeue(CATCH_UP));
     }
-    let mut look = Look::new(&token, &context);
+    let mut look = Look::new(token, &context);
     let result = look.run().await;
+    let token = &look.token;
     if let Ok(Ended::Waiting { .. }) = result {
         context.memory.settled(token.uid());
     }
@@ -79,7 +83,7 @@ pub async fn reconcile(token: Arc<ApiToken>, context: Arc<Context>) -> Result<Ac
         Ended::Blocked(reason) => Err(Error::Blocked(reason)),
         Ended::Waiting { wake, untouched } => {
             if untouched {
-                context.memory.tidy(&token, context.secrets.get(&secret_key(&token)).as_ref());
+                context.memory.tidy(token, context.secrets.get(&secret_key(token)).as_ref());
             }
             Ok(until(wake, context.clock.now(), context.resync))
         }
@@ -87,8 +91,8 @@ pub async fn reconcile(token: Arc<ApiToken>, context: Arc<Context>) -> Result<Ac
 }
 
 /// How long to wait after a failed reconcile: doubling from a second to two minutes.
-pub fn backoff(token: &ApiToken, error: &Error, context: &Context) -> Action {
-    let failures = context.memory.failed(token);
+pub fn backoff(token: &Kept, error: &Error, context: &Context) -> Action {
+    let failures = context.memory.failed(token.namespace(), token.uid());
     let pause = Duration::from_secs(1 << failures.saturating_sub(1).min(7)).min(MAX_BACKOFF);
     let (namespace, name) = (token.namespace(), token.name());
     match error {
@@ -128,13 +132,13 @@ fn secret_key(token: &ApiToken) -> (String, String) {
 }
 
 impl<'a> Look<'a> {
-    fn new(token: &ApiToken, context: &'a Context) -> Self {
-        let found = context.secrets.get(&secret_key(token));
+    fn new(token: ApiToken, context: &'a Context) -> Self {
+        let found = context.secrets.get(&secret_key(&token));
         Self {
             context,
-            secret: context.memory.view(token, found.as_ref(), context.secrets.progress()),
+            secret: context.memory.view(&token, found.as_ref(), context.secrets.progress()),
             in_hand: context.memory.in_hand(token.uid()),
-            token: token.clone(),
+            token,
             refusal: None,
             failed: None,
             untouched: true,

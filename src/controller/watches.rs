@@ -22,6 +22,7 @@ use tracing::{debug, error, info, warn};
 
 use super::execute::slim;
 use super::index::{NamespaceIndex, SecretIndex};
+use super::kept::Kept;
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::readiness::Readiness;
@@ -46,7 +47,7 @@ const CLOCK_STEP_SECONDS: i64 = 2;
 #[derive(Clone, Debug)]
 pub enum Trigger {
     /// One.
-    One(ObjectRef<ApiToken>),
+    One(ObjectRef<Kept>),
     /// All in the store.
     All,
 }
@@ -71,8 +72,8 @@ pub struct Shared {
 /// One namespace, or all of them, with its store of ApiTokens.
 pub struct Scope {
     namespace: Option<String>,
-    store: Store<ApiToken>,
-    writer: Option<Writer<ApiToken>>,
+    store: Store<Kept>,
+    writer: Option<Writer<Kept>>,
     triggers: broadcast::Sender<Trigger>,
 }
 
@@ -85,12 +86,12 @@ impl Scope {
     }
 
     /// The ApiTokens of this scope.
-    pub fn store(&self) -> Store<ApiToken> {
+    pub fn store(&self) -> Store<Kept> {
         self.store.clone()
     }
 
     /// Every token once, then those that something happened to. Never ends by itself.
-    pub fn triggers(&self) -> impl Stream<Item = ObjectRef<ApiToken>> + Send + use<> {
+    pub fn triggers(&self) -> impl Stream<Item = ObjectRef<Kept>> + Send + use<> {
         let receiver = self.triggers.subscribe();
         let store = self.store.clone();
         let news = futures::stream::unfold(receiver, |mut receiver| async move {
@@ -150,14 +151,14 @@ where
 }
 
 /// A reference by name alone: a queue of ten thousand is megabytes larger with uids and versions that nobody reads.
-fn reference(token: &ApiToken) -> ObjectRef<ApiToken> {
+fn reference(token: &Kept) -> ObjectRef<Kept> {
     ObjectRef::new(token.name()).within(token.namespace())
 }
 
 async fn watch_tokens(
     shared: Shared,
     namespace: Option<String>,
-    mut writer: Writer<ApiToken>,
+    mut writer: Writer<Kept>,
     triggers: broadcast::Sender<Trigger>,
 ) {
     let api = scoped::<DeserializeGuard<ApiToken>>(&shared, namespace.as_deref());
@@ -178,7 +179,7 @@ async fn watch_tokens(
             }
             Event::Init | Event::InitApply(_) => None,
             Event::InitDone => {
-                let uids = store.state().iter().filter_map(|token| token.metadata.uid.clone()).collect();
+                let uids = store.state().iter().map(|token| token.uid().to_owned()).collect();
                 shared.memory.listed(namespace.as_deref(), &uids);
                 Readiness::synced(&shared.readiness, SYNCED[0]);
                 Some(Trigger::All)
@@ -191,18 +192,23 @@ async fn watch_tokens(
 
 /// The event with what no decision needs removed. An object that does not parse is treated as absent: it is not acted
 /// on, and it does not stall the others.
-fn understood(event: Event<DeserializeGuard<ApiToken>>, metrics: &Metrics) -> Option<Event<ApiToken>> {
-    let parse = |guard: DeserializeGuard<ApiToken>| match guard.0 {
-        Ok(mut token) => {
-            slim(&mut token.metadata);
-            (true, token)
-        }
-        Err(invalid) => {
-            let (namespace, name) = (&invalid.metadata.namespace, &invalid.metadata.name);
-            error!(?namespace, ?name, error = %invalid.error, "ApiToken cannot be understood and is left alone");
-            metrics.watch_errors.inc([SYNCED[0]]);
-            (false, ApiToken { metadata: invalid.metadata, ..Default::default() })
-        }
+fn understood(event: Event<DeserializeGuard<ApiToken>>, metrics: &Metrics) -> Option<Event<Kept>> {
+    let parse = |guard: DeserializeGuard<ApiToken>| {
+        let (metadata, error) = match guard.0 {
+            Ok(mut token) => {
+                slim(&mut token.metadata);
+                match Kept::new(&token) {
+                    Ok(kept) => return (true, kept),
+                    Err(error) => (token.metadata, error.to_string()),
+                }
+            }
+            Err(invalid) => (invalid.metadata, invalid.error),
+        };
+        let kept = Kept::gone(&metadata);
+        let (namespace, name) = (kept.namespace(), kept.name());
+        error!(namespace, name, error, "ApiToken cannot be understood and is left alone");
+        metrics.watch_errors.inc([SYNCED[0]]);
+        (false, kept)
     };
     match event {
         Event::Init => Some(Event::Init),
@@ -238,7 +244,7 @@ async fn watch_secrets(shared: Shared, namespace: Option<String>, triggers: broa
     }
 }
 
-type Listeners = (Store<ApiToken>, broadcast::Sender<Trigger>);
+type Listeners = (Store<Kept>, broadcast::Sender<Trigger>);
 
 async fn watch_namespaces(shared: Shared, listeners: Listeners) {
     let api = Api::<PartialObjectMeta<Namespace>>::all(shared.client.clone());
