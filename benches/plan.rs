@@ -1,4 +1,4 @@
-//! What one look at a token costs: the decision alone, for the states that matter.
+//! What one look at a token costs: the decision alone, for the states that matter; and to take the token from the store.
 //!
 //! `quiescent` is the one that runs ten thousand times after a restart; the others once per rotation.
 
@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use std::hint::black_box;
 use tokenward::api::ApiToken;
+use tokenward::controller::kept::Kept;
 use tokenward::domain::lifecycle;
 use tokenward::domain::plan::{Observed, SecretView, Settings, Step, plan};
 use tokenward::domain::ports::{Entropy, EntropyError};
@@ -91,6 +92,12 @@ fn benches(criterion: &mut Criterion) {
         refusal: None,
     };
     group.bench_function("first issue", |bencher| bencher.iter(|| plan(now, &settings, black_box(&first))));
+    group.finish();
+
+    let mut group = criterion.benchmark_group("store");
+    let (kept, _) = settled(json!({"rotation": {"every": "720h", "overlap": "24h"}}), now);
+    let kept = Kept::new(&kept).unwrap();
+    group.bench_function("read", |bencher| bencher.iter(|| black_box(&kept).read::<ApiToken>()));
     group.finish();
 
     let mut group = criterion.benchmark_group("token");

@@ -60,21 +60,24 @@ impl Operator {
 
     /// Waits until this many tokens are healthy.
     pub async fn wait_healthy(&self, tokens: usize) -> Result<()> {
-        self.wait(|metrics| sum(metrics, "tokenward_tokens", &[r#"health="Healthy""#]) >= tokens as u64).await
+        self.wait(tokens, |metrics| sum(metrics, "tokenward_tokens", &[r#"health="Healthy""#])).await
     }
 
     /// Waits until this many reconciles are over.
     pub async fn wait_reconciled(&self, tokens: usize) -> Result<()> {
-        self.wait(|metrics| sum(metrics, "tokenward_reconciles_total", &[]) >= tokens as u64).await
+        self.wait(tokens, |metrics| sum(metrics, "tokenward_reconciles_total", &[])).await
     }
 
-    async fn wait(&self, enough: impl Fn(&str) -> bool) -> Result<()> {
+    /// Asks some dozens of times on the way, however many tokens there are: a scrape looks at each of them, and is not what
+    /// is measured.
+    async fn wait(&self, tokens: usize, reached: impl Fn(&str) -> u64) -> Result<()> {
+        let pause = Duration::from_micros(100 * tokens as u64);
         let started = Instant::now();
-        while !enough(&self.get("/metrics").await?) {
+        while reached(&self.get("/metrics").await?) < tokens as u64 {
             if started.elapsed() > PATIENCE {
                 return Err("the operator did not get there in time; see scale-operator.log".into());
             }
-            sleep(Duration::from_millis(100)).await;
+            sleep(pause).await;
         }
         Ok(())
     }
@@ -91,8 +94,8 @@ impl Operator {
         })
     }
 
-    /// Resident memory, in MB.
-    pub fn resident_mb(&self) -> Result<f64> {
+    /// Resident memory, in MiB.
+    pub fn resident_mib(&self) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap_or_default()))?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS")?;
         let kilobytes: f64 = line.split_whitespace().nth(1).ok_or("no figure")?.parse()?;
