@@ -161,6 +161,28 @@ pub struct RotationSpec {
     #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && duration(self) <= duration('876000h')").message("write a duration of at most 876000h in hours, minutes and seconds, such as 24h, 90m or 0s"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<String>,
+
+    /// When a superseded credential ends: `AtDeadline`, at the end of the overlap; or `WhenUnused`, as soon as gates have
+    /// watched it unused for `settle`, and at the end of the overlap at the latest. Default: `AtDeadline`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retire: Option<RetireWhen>,
+
+    /// How long a superseded credential must stay unused to count as no longer in use. Default: `1h`, or half the overlap
+    /// if that is shorter.
+    #[schemars(length(min = 2, max = 20))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && duration(self) >= duration('1m') && duration(self) <= duration('876000h')").message("write a duration from 1m to 876000h in hours, minutes and seconds, such as 1h or 30m"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settle: Option<String>,
+}
+
+/// When a superseded credential ends.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RetireWhen {
+    /// At the end of the overlap.
+    #[default]
+    AtDeadline,
+    /// As soon as gates have watched it unused for `rotation.settle`, and at the end of the overlap at the latest.
+    WhenUnused,
 }
 
 /// When the token ends for good.

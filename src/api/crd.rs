@@ -5,12 +5,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt as _;
 
-use super::ApiToken;
+use super::{ApiToken, TokenUsage};
 
 /// The definition of every kind of this group.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut crd = ApiToken::crd();
-    for version in &mut crd.spec.versions {
+    let mut crds = vec![ApiToken::crd(), TokenUsage::crd()];
+    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             for_each(schema, &|schema| {
                 refuse_null(schema);
@@ -18,7 +18,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
             });
         }
     }
-    vec![crd]
+    crds
 }
 
 /// An optional field may be left out, not be null: a null would count as present in the rules and mean nothing.

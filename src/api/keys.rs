@@ -24,5 +24,15 @@ pub const CREDENTIAL: &str = "tokenward.dev/credential";
 /// Secret annotation: when that credential was issued, RFC 3339.
 pub const ISSUED_AT: &str = "tokenward.dev/issued-at";
 
+/// Lease annotation: where the leader's ledger listens, `host:port`.
+pub const LEDGER_ADDRESS: &str = "tokenward.dev/ledger-address";
+/// Lease annotation: SHA-256 of the ledger's certificate (DER) in hex. Gates pin it.
+pub const LEDGER_SHA256: &str = "tokenward.dev/ledger-sha256";
+/// Lease annotation: since when gates have watched, as JSON (`domain::coverage`).
+pub const COVERAGE: &str = "tokenward.dev/coverage";
+
+/// Scope that lets a token ask about other tokens at `/introspect`.
+pub const INTROSPECT_SCOPE: &str = "tokenward:introspect";
+
 /// Every key with this prefix on a Secret is ours.
 pub const OWN_PREFIX: &str = "tokenward.dev/";

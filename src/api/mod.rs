@@ -5,17 +5,23 @@ mod apitoken;
 mod crd;
 pub mod keys;
 mod reason;
+pub mod report;
 mod status;
+mod usage;
 
 pub use apitoken::{
-    ApiToken, ApiTokenSpec, DEFAULT_SECRET_KEY, DEFAULT_SECRET_TYPE, ExpirySpec, IdleSpec, RotationSpec,
-    SecretSpec,
+    ApiToken, ApiTokenSpec, DEFAULT_SECRET_KEY, DEFAULT_SECRET_TYPE, ExpirySpec, IdleSpec, RetireWhen,
+    RotationSpec, SecretSpec,
 };
 pub use crd::crds;
-pub use reason::{Health, Reason};
+pub use reason::{Health, Outcome, Reason};
 pub use status::{
     ApiTokenStatus, ConditionType, Credential, CredentialState, Delivery, EndState, EndedCredential,
     LastHandled, MAX_CREDENTIALS, MAX_ENDED, Owner, UsageSummary,
+};
+pub use usage::{
+    CallerUsage, CredentialUsage, HourlyUsage, MAX_CALLERS, MAX_CREDENTIAL_USAGES, MAX_HOURS, MAX_SCOPES,
+    MAX_SOURCES, ScopeUsage, Source, TokenUsage, TokenUsageSpec, TokenUsageStatus,
 };
 
 /// The API group of every kind in this module.

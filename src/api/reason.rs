@@ -57,6 +57,8 @@ words! {
         Retired,
         /// Credentials were in the status that this operator cannot have put there.
         StatusAltered,
+        /// A superseded credential was retired before its deadline because nobody used it any more.
+        RetiredUnused,
 
         // States of `Ready`, `Reconciling`, `Stalled`.
         /// The Secret holds a valid credential.
@@ -99,6 +101,22 @@ words! {
         DefaultOwner,
         /// No owner was found anywhere.
         NoOwner,
+
+        // States of `InUse`, `Idle`, `SupersededInUse` and `CredentialClash`.
+        /// A gate accepted the token lately.
+        InUse,
+        /// No gate has ever accepted the token, and one has watched since it was created.
+        NeverUsed,
+        /// No gate has accepted the token for `spec.idle.after`.
+        Idle,
+        /// No gate reports: nothing can be said about use.
+        NoGate,
+        /// Gates have not watched for long enough, or not without a gap.
+        NotObserved,
+        /// A superseded credential is still used although its deadline is near.
+        SupersededInUse,
+        /// Another ApiToken's status holds a credential of the same id.
+        IdClash,
     }
 }
 
@@ -119,5 +137,74 @@ words! {
         Suspended,
         /// Something keeps the declared state from being reached; the conditions say what.
         Blocked,
+        /// Valid, and a gate accepted it lately.
+        InUse,
+        /// Valid, and no gate has ever accepted it.
+        NeverUsed,
+        /// Valid, and not used for `spec.idle.after`.
+        Idle,
+        /// Valid; whether it is used cannot be said, because no gate watches or none has for long enough.
+        Unknown,
+    }
+}
+
+words! {
+    /// What a gate answers to one request, and why. Also the metric label `outcome` and a key of
+    /// `TokenUsage.status.outcomes`.
+    Outcome {
+        /// It may pass.
+        Accepted,
+
+        // Denied before any token is known.
+        /// No credential was sent.
+        Missing,
+        /// Several credentials were sent.
+        Conflicting,
+        /// What was sent has not the form of a token, or is too long.
+        Malformed,
+        /// The form fits, the checksum does not.
+        BadChecksum,
+        /// A proper token of another installation's prefix.
+        ForeignPrefix,
+        /// A proper token whose credential id nobody knows.
+        UnknownCredential,
+        /// The route's demand cannot be understood: a mistake in the proxy's configuration.
+        Misrouted,
+        /// The gate has not loaded its index yet.
+        NotReady,
+        /// The gate has not heard from the API server for `--deny-when-stale-for`.
+        Stale,
+
+        // Denied for a token that is known.
+        /// The credential id is known, the rest of the token is wrong.
+        WrongSecret,
+        /// The credential has ended: retired, revoked, expired or abandoned.
+        Ended,
+        /// The credential's deadline has passed.
+        Overdue,
+        /// `spec.suspend` is true.
+        Suspended,
+        /// Declared compromised, and the controller has not caught up yet.
+        Compromised,
+        /// `spec.expiry` has passed.
+        Expired,
+        /// The ApiToken cannot be understood by this gate.
+        Unreadable,
+        /// The token is not for the audience that the route demands.
+        WrongAudience,
+        /// The token lacks a scope that the route demands.
+        MissingScope,
+    }
+}
+
+impl Outcome {
+    /// The value at this position of [`Outcome::ALL`], as it travels between gate and ledger.
+    pub fn from_index(index: u32) -> Option<Self> {
+        Self::ALL.get(usize::try_from(index).ok()?).copied()
+    }
+
+    /// Its position in [`Outcome::ALL`].
+    pub const fn index(self) -> u32 {
+        self as u32
     }
 }

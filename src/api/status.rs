@@ -19,7 +19,7 @@ pub struct ApiTokenStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` and `OwnerResolved` always; `Reconciling`, `Stalled` and `Expiring` while they are true.
+    /// `Ready` and `OwnerResolved` always; `InUse` while a ledger listens; the others while they are true.
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -200,7 +200,7 @@ pub struct LastHandled {
     pub retire_now_at: Option<String>,
 }
 
-/// What gates reported, in brief. Written by the ledger only.
+/// What gates reported, in brief; the TokenUsage of the same name has the detail.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageSummary {
@@ -231,9 +231,30 @@ pub enum ConditionType {
     OwnerResolved,
     /// The expiry is near. Present only while true.
     Expiring,
+    /// Whether gates see the token in use; `Unknown` while they cannot tell. Present while a ledger listens.
+    InUse,
+    /// Not used for `spec.idle.after`. Present only while true.
+    Idle,
+    /// A superseded credential is still used although its deadline is near. Present only while true.
+    SupersededInUse,
+    /// Another ApiToken's status holds a credential of the same id. Present only while true.
+    CredentialClash,
 }
 
 impl ConditionType {
+    /// Every type that the controller writes.
+    pub const ALL: [Self; 9] = [
+        Self::Ready,
+        Self::Reconciling,
+        Self::Stalled,
+        Self::OwnerResolved,
+        Self::Expiring,
+        Self::InUse,
+        Self::Idle,
+        Self::SupersededInUse,
+        Self::CredentialClash,
+    ];
+
     /// The condition's `type`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -242,6 +263,10 @@ impl ConditionType {
             Self::Stalled => "Stalled",
             Self::OwnerResolved => "OwnerResolved",
             Self::Expiring => "Expiring",
+            Self::InUse => "InUse",
+            Self::Idle => "Idle",
+            Self::SupersededInUse => "SupersededInUse",
+            Self::CredentialClash => "CredentialClash",
         }
     }
 }

@@ -9,13 +9,41 @@ use crate::api::{ConditionType, Reason};
 /// the same, and the whole status has to stay below 10 kB.
 const MAX_MESSAGE: usize = 768;
 
+/// The status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truth {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Nobody can say.
+    Unknown,
+}
+
+impl Truth {
+    /// As the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
 /// What a condition should say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     /// Which condition.
     pub kind: ConditionType,
-    /// True or false; `Unknown` is never said.
-    pub status: bool,
+    /// Whether it holds.
+    pub status: Truth,
     /// Why.
     pub reason: Reason,
     /// For people: what was found and what to do about it.
@@ -30,17 +58,12 @@ pub fn conclude(
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    const OURS: [ConditionType; 5] = [
-        ConditionType::Ready,
-        ConditionType::Reconciling,
-        ConditionType::Stalled,
-        ConditionType::OwnerResolved,
-        ConditionType::Expiring,
-    ];
-    let foreign =
-        before.iter().filter(|condition| OURS.iter().all(|kind| kind.as_str() != condition.type_)).cloned();
+    let foreign = before
+        .iter()
+        .filter(|condition| ConditionType::ALL.iter().all(|kind| kind.as_str() != condition.type_))
+        .cloned();
     let ours = statements.iter().map(|statement| {
-        let status = if statement.status { "True" } else { "False" };
+        let status = statement.status.as_str();
         let unmoved = before.iter().find(|was| was.type_ == statement.kind.as_str() && was.status == status);
         Condition {
             type_: statement.kind.as_str().to_owned(),
@@ -67,7 +90,12 @@ mod tests {
     }
 
     fn ready(status: bool, message: &str) -> Statement {
-        Statement { kind: ConditionType::Ready, status, reason: Reason::Delivered, message: message.into() }
+        Statement {
+            kind: ConditionType::Ready,
+            status: status.into(),
+            reason: Reason::Delivered,
+            message: message.into(),
+        }
     }
 
     #[test]
@@ -86,7 +114,7 @@ mod tests {
             &[],
             &[Statement {
                 kind: ConditionType::Stalled,
-                status: true,
+                status: Truth::True,
                 reason: Reason::Expired,
                 message: String::new(),
             }],

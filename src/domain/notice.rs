@@ -1,7 +1,7 @@
 //! What is worth an event: the differences between the status before and after a write. An event is published after the
 //! write that it announces, and only for a transition.
 
-use crate::api::{ApiTokenStatus, ConditionType, CredentialState, EndState, Reason};
+use crate::api::{ApiTokenStatus, ConditionType, CredentialState, EndState, EndedCredential, Reason};
 
 /// One event to publish about an ApiToken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub fn notices(before: &ApiTokenStatus, after: &ApiTokenStatus) -> Vec<Notice> {
     waiting(before, after, &mut notices);
     expiring(before, after, &mut notices);
     redelivered(before, after, &mut notices);
+    used(before, after, &mut notices);
     notices
 }
 
@@ -82,8 +83,21 @@ fn ended(before: &ApiTokenStatus, after: &ApiTokenStatus, notices: &mut Vec<Noti
             new.iter().filter(|ended| ended.state == state).map(|ended| ended.id.as_str()).collect();
         (!ids.is_empty()).then(|| ids.join(", "))
     };
+    let requested = |status: &ApiTokenStatus| status.last_handled.clone().unwrap_or_default().retire_now_at;
+    let early = |ended: &&&EndedCredential| {
+        let was = before.credentials.iter().find(|was| was.id == ended.id);
+        let deadline = was.and_then(|was| was.not_after.as_ref());
+        ended.state == EndState::Retired && deadline.is_some_and(|at| at.0 > ended.ended_at.0)
+    };
     if let Some(ids) = ids(EndState::Retired) {
-        notices.push(Notice { reason: Reason::Retired, warning: false, note: format!("Retired: {ids}") });
+        let unused = requested(before) == requested(after) && new.iter().any(|ended| early(&ended));
+        let (reason, note) = match unused {
+            true => {
+                (Reason::RetiredUnused, format!("Retired before the deadline, because nobody uses it: {ids}"))
+            }
+            false => (Reason::Retired, format!("Retired: {ids}")),
+        };
+        notices.push(Notice { reason, warning: false, note });
     }
     let handled = |status: &ApiTokenStatus| status.last_handled.clone().unwrap_or_default().compromised_at;
     let declared = handled(before) != handled(after);
@@ -164,5 +178,23 @@ fn redelivered(before: &ApiTokenStatus, after: &ApiTokenStatus, notices: &mut Ve
             after.secret_name.as_deref().unwrap_or_default()
         );
         notices.push(Notice { reason: Reason::Redelivered, warning: false, note });
+    }
+}
+
+/// What gates found: idleness and its end, a superseded credential in use, an id that is claimed twice.
+fn used(before: &ApiTokenStatus, after: &ApiTokenStatus, notices: &mut Vec<Notice>) {
+    let mut began = |kind: ConditionType, warning: bool| {
+        if let Some(condition) =
+            after.condition(kind).filter(|_| after.is_true(kind) && !before.is_true(kind))
+            && let Some(reason) = Reason::parse(&condition.reason)
+        {
+            notices.push(Notice { reason, warning, note: condition.message.clone() });
+        }
+    };
+    began(ConditionType::Idle, false);
+    began(ConditionType::SupersededInUse, true);
+    began(ConditionType::CredentialClash, true);
+    if before.is_true(ConditionType::Idle) && after.is_true(ConditionType::InUse) {
+        notices.push(Notice { reason: Reason::InUse, warning: false, note: "Used again".to_owned() });
     }
 }

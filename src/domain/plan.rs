@@ -4,6 +4,7 @@
 //! nothing: a crash between two steps is repaired by looking.
 
 mod holding;
+mod using;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -18,6 +19,7 @@ use super::requests;
 use super::schedule::{Expiry, Rotation};
 use super::status::{Picture, Problem, conclude};
 use super::token::{Prefix, Token};
+use super::usage::Observation;
 use crate::api::{
     ApiToken, ApiTokenStatus, ConditionType, CredentialState, Delivery, EndState, LastHandled, Reason, keys,
 };
@@ -74,6 +76,8 @@ pub struct Observed<'a> {
     pub in_hand: Option<&'a Token>,
     /// Why the last attempt to read or write the Secret failed.
     pub refusal: Option<&'a Problem>,
+    /// What gates reported.
+    pub usage: &'a Observation,
 }
 
 /// What to do next.
@@ -134,6 +138,7 @@ struct Planner<'a> {
     now: Timestamp,
     settings: &'a Settings,
     observed: &'a Observed<'a>,
+    created: Timestamp,
     before: ApiTokenStatus,
     draft: ApiTokenStatus,
     rotation: Rotation,
@@ -169,6 +174,7 @@ impl<'a> Planner<'a> {
             now,
             settings,
             observed,
+            created,
             before,
             draft,
             rotation,
@@ -183,6 +189,8 @@ impl<'a> Planner<'a> {
         lifecycle::drop_forged(&mut self.draft);
         self.honour_requests();
         lifecycle::end_overdue(&mut self.draft, self.now);
+        self.show_usage();
+        self.retire_unused();
         let expiry = self.expires_at();
         lifecycle::follow_expiry(&mut self.draft, expiry, self.now);
         if self.is_over() || self.observed.token.spec.suspend {
@@ -416,6 +424,9 @@ impl<'a> Planner<'a> {
 
     /// Writes the status if it says something new; waits otherwise.
     fn settle(mut self, held: Option<bool>) -> Step {
+        let lost = self.lost_clash();
+        let held = held.map(|held| held && lost.is_none());
+        self.problem = self.problem.or(lost);
         let next_rotation = self.next_rotation();
         let rests = self.is_over() || self.observed.token.spec.suspend;
         self.draft.next_rotation_time = next_rotation.filter(|_| !rests).map(Time);
@@ -434,6 +445,7 @@ impl<'a> Planner<'a> {
     /// The draft with its conditions. `held`: the Secret holds an accepted credential; `minting`: why one is about to
     /// be issued.
     fn concluded(mut self, held: Option<bool>, minting: Option<Reason>) -> ApiTokenStatus {
+        let using = self.judge_use();
         let picture = Picture {
             token: self.observed.token,
             held: held.unwrap_or(false),
@@ -442,6 +454,8 @@ impl<'a> Planner<'a> {
             problem: self.problem.as_ref(),
             expiry: self.expiry,
             owner_origin: self.owner_origin,
+            using: &using,
+            findings: self.findings(),
             now: self.now,
         };
         conclude(&picture, &mut self.draft);
@@ -457,7 +471,7 @@ impl<'a> Planner<'a> {
             .filter_map(|credential| credential.not_after.as_ref().map(|at| at.0));
         let expiry = self.expiry.into_iter().flat_map(|expiry| [expiry.at, expiry.warn_from]);
         let rotation = self.draft.next_rotation_time.iter().map(|at| at.0);
-        deadlines.chain(expiry).chain(rotation).filter(|at| *at > self.now).min()
+        deadlines.chain(expiry).chain(rotation).chain(self.use_wakes()).filter(|at| *at > self.now).min()
     }
 }
 
@@ -469,7 +483,8 @@ fn says_the_same(before: &ApiTokenStatus, after: &ApiTokenStatus) -> bool {
     if hash(before) != hash(after) {
         return false;
     }
-    let after = ApiTokenStatus { delivery: before.delivery.clone(), ..after.clone() };
+    let mut after = ApiTokenStatus { delivery: before.delivery.clone(), ..after.clone() };
+    using::without_mere_observation(before, &mut after);
     *before == after
 }
 

@@ -13,5 +13,7 @@ mod obstacles;
 mod properties;
 #[path = "plan_tests/repair.rs"]
 mod repair;
+#[path = "plan_tests/using.rs"]
+mod using;
 #[path = "plan_tests/world.rs"]
 mod world;

@@ -5,6 +5,8 @@
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::usage::Observation;
+
 /// Wall-clock time. Durations between two readings may be negative: clocks step.
 pub trait Clock: Send + Sync + 'static {
     /// The current time.
@@ -15,6 +17,12 @@ pub trait Clock: Send + Sync + 'static {
 pub trait Entropy: Send + Sync + 'static {
     /// Fills `bytes`, or says why it could not. A short or predictable fill is never returned as success.
     fn fill(&self, bytes: &mut [u8]) -> Result<(), EntropyError>;
+}
+
+/// What the ledger knows, as the controller asks for it.
+pub trait UsageSource: Send + Sync + 'static {
+    /// What is known of the use of the ApiToken with this uid at `now`. Never blocks on anything but a short lock.
+    fn observe(&self, uid: &str, now: Timestamp) -> Observation;
 }
 
 /// The operating system's generator did not answer.

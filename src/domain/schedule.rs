@@ -10,10 +10,12 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use super::duration::{self, DurationError};
-use crate::api::{ExpirySpec, RotationSpec};
+use crate::api::{ExpirySpec, RetireWhen, RotationSpec};
 
 /// How long a superseded credential stays valid when `rotation.overlap` is not given.
 pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3600);
+/// How long a superseded credential stays unused to count as no longer in use, when `rotation.settle` is not given.
+pub const DEFAULT_SETTLE: Duration = Duration::from_secs(3600);
 /// Shortest interval between rotations, and shortest age of expiry.
 pub const MIN_INTERVAL: Duration = Duration::from_secs(60);
 /// An interval is shortened by at most a tenth and at most this.
@@ -88,6 +90,10 @@ pub struct Rotation {
     rhythm: Option<Rhythm>,
     /// How long a superseded credential stays valid.
     pub overlap: Duration,
+    /// When it ends before that.
+    pub retire: RetireWhen,
+    /// How long it stays unused to count as no longer in use.
+    pub settle: Duration,
 }
 
 #[derive(Debug)]
@@ -118,18 +124,27 @@ impl Rotation {
             (None, Rhythm::Every(every)) => DEFAULT_OVERLAP.min(*every / 2),
             (None, Rhythm::Cron { .. }) => DEFAULT_OVERLAP,
         };
+        let settle = match &spec.settle {
+            Some(text) => at_least_a_minute("spec.rotation.settle", text)?,
+            None => DEFAULT_SETTLE.min(overlap / 2),
+        };
         match &rhythm {
             Rhythm::Every(every) if overlap >= *every => Err(ScheduleError::OverlapTooLong {
                 overlap: duration::format(overlap),
                 every: duration::format(*every),
             }),
-            _ => Ok(Self { rhythm: Some(rhythm), overlap }),
+            _ => Ok(Self { rhythm: Some(rhythm), overlap, retire: spec.retire.unwrap_or_default(), settle }),
         }
     }
 
     /// No rhythm, and the default overlap.
     pub fn none() -> Self {
-        Self { rhythm: None, overlap: DEFAULT_OVERLAP }
+        Self {
+            rhythm: None,
+            overlap: DEFAULT_OVERLAP,
+            retire: RetireWhen::AtDeadline,
+            settle: DEFAULT_SETTLE,
+        }
     }
 
     /// When the credential `id`, issued at `issued_at`, is due for rotation; `None` if never by the clock.

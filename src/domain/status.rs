@@ -1,11 +1,12 @@
 //! What the status says: conditions by the Kubernetes API conventions and kstatus, and the one word of health.
 //!
-//! `Ready` and `OwnerResolved` are always present; `Reconciling`, `Stalled` and `Expiring` only while they are true, so
+//! `Ready` and `OwnerResolved` are always present, `InUse` while a ledger listens; the others only while they are true, so
 //! that kstatus, Flux and Argo CD read every state without special knowledge.
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::conditions::{self, Statement};
+use super::conditions::{self, Statement, Truth};
+use super::health::{self, Use};
 use super::ownership::OwnerOrigin;
 use super::schedule::Expiry;
 use crate::api::{ApiToken, ApiTokenStatus, ConditionType, CredentialState, Health, Reason};
@@ -58,6 +59,10 @@ pub struct Picture<'a> {
     pub expiry: Option<Expiry>,
     /// Where the owner was found.
     pub owner_origin: Option<OwnerOrigin>,
+    /// What is said about use.
+    pub using: &'a Use,
+    /// What else was found: conditions that are present while they are true.
+    pub findings: Vec<Statement>,
     /// The current time.
     pub now: Timestamp,
 }
@@ -76,11 +81,13 @@ pub fn conclude(picture: &Picture<'_>, draft: &mut ApiTokenStatus) {
     if let Some(expiry) = expiring {
         statements.push(Statement {
             kind: ConditionType::Expiring,
-            status: true,
+            status: Truth::True,
             reason: Reason::ExpiresSoon,
             message: format!("The token ends at {}: extend spec.expiry to keep it", expiry.at),
         });
     }
+    statements.extend(used(picture, draft));
+    statements.extend(picture.findings.iter().cloned());
     draft.conditions =
         conditions::conclude(&draft.conditions, &statements, picture.token.metadata.generation, picture.now);
     let health = if picture.over {
@@ -94,9 +101,45 @@ pub fn conclude(picture: &Picture<'_>, draft: &mut ApiTokenStatus) {
     } else if expiring.is_some() {
         Health::Expiring
     } else {
-        Health::Healthy
+        used_word(draft).unwrap_or(Health::Healthy)
     };
     draft.health = Some(health.as_str().to_owned());
+}
+
+/// `InUse` and `Idle`.
+fn used(picture: &Picture<'_>, before: &ApiTokenStatus) -> Vec<Statement> {
+    let judgement = match picture.using {
+        Use::Unjudged => return Vec::new(),
+        Use::Judged(judgement) => judgement,
+        Use::AsBefore => {
+            let kinds = [ConditionType::InUse, ConditionType::Idle];
+            return kinds.into_iter().filter_map(|kind| said_before(before, kind)).collect();
+        }
+    };
+    let statement = |kind, status| Statement {
+        kind,
+        status,
+        reason: judgement.reason,
+        message: judgement.message.clone(),
+    };
+    let idle = judgement.idle.then(|| statement(ConditionType::Idle, Truth::True));
+    [statement(ConditionType::InUse, judgement.in_use)].into_iter().chain(idle).collect()
+}
+
+fn said_before(before: &ApiTokenStatus, kind: ConditionType) -> Option<Statement> {
+    let said = before.condition(kind)?;
+    let status = [Truth::True, Truth::False].into_iter().find(|truth| truth.as_str() == said.status);
+    Some(Statement {
+        kind,
+        status: status.unwrap_or(Truth::Unknown),
+        reason: Reason::parse(&said.reason)?,
+        message: said.message.clone(),
+    })
+}
+
+fn used_word(concluded: &ApiTokenStatus) -> Option<Health> {
+    let said = concluded.condition(ConditionType::InUse)?;
+    Reason::parse(&said.reason).map(health::word)
 }
 
 fn expired_message(picture: &Picture<'_>) -> String {
@@ -124,13 +167,18 @@ fn ready(picture: &Picture<'_>, usable: bool, suspended: bool, draft: &ApiTokenS
         };
         (reason, format!("A new credential is on its way into Secret {secret}"))
     };
-    Statement { kind: ConditionType::Ready, status: usable, reason, message }
+    Statement { kind: ConditionType::Ready, status: usable.into(), reason, message }
 }
 
 fn stalled_or_reconciling(picture: &Picture<'_>, usable: bool, suspended: bool) -> Option<Statement> {
-    let stalled = |reason, message| Statement { kind: ConditionType::Stalled, status: true, reason, message };
-    let reconciling =
-        |reason, message| Statement { kind: ConditionType::Reconciling, status: true, reason, message };
+    let stalled =
+        |reason, message| Statement { kind: ConditionType::Stalled, status: Truth::True, reason, message };
+    let reconciling = |reason, message| Statement {
+        kind: ConditionType::Reconciling,
+        status: Truth::True,
+        reason,
+        message,
+    };
     if picture.over {
         return Some(stalled(Reason::Expired, expired_message(picture)));
     }
@@ -162,5 +210,6 @@ fn owner(picture: &Picture<'_>, draft: &ApiTokenStatus) -> Statement {
             "Nobody answers for this token: label it, or its Namespace, with an owner".to_owned(),
         ),
     };
-    Statement { kind: ConditionType::OwnerResolved, status: picture.owner_origin.is_some(), reason, message }
+    let status = picture.owner_origin.is_some().into();
+    Statement { kind: ConditionType::OwnerResolved, status, reason, message }
 }

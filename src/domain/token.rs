@@ -11,7 +11,7 @@
 //! before any lookup. At 256 bits an unsalted SHA-256 may be published (NIST SP 800-63B, look-up secrets of at least
 //! 112 bits).
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -147,6 +147,102 @@ impl fmt::Debug for Token {
     }
 }
 
+/// A credential id: ten base62 characters, held as a number below 62^10 (60 bits). Not secret. Ordered as its text is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CredentialId(u64);
+
+impl CredentialId {
+    /// Reads ten base62 characters.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: &[u8; ID_LEN] = text.as_bytes().try_into().ok()?;
+        digits.iter().try_fold(0, |value, digit| Some(value * 62 + u64::from(value_of(*digit)?))).map(Self)
+    }
+
+    /// The number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+fn value_of(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'A'..=b'Z' => Some(digit - b'A' + 10),
+        b'a'..=b'z' => Some(digit - b'a' + 36),
+        _ => None,
+    }
+}
+
+impl fmt::Display for CredentialId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut rest, mut digits) = (self.0, [b'0'; ID_LEN]);
+        for digit in digits.iter_mut().rev() {
+            *digit = ALPHABET[(rest % 62) as usize];
+            rest /= 62;
+        }
+        digits.iter().try_for_each(|digit| f.write_char(char::from(*digit)))
+    }
+}
+
+impl fmt::Debug for CredentialId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CredentialId({self})")
+    }
+}
+
+/// A token as somebody presents it: form and checksum hold, nothing is copied. `Debug` shows the id only.
+#[derive(Clone, Copy)]
+pub struct Presented<'a> {
+    text: &'a str,
+    id: CredentialId,
+}
+
+impl<'a> Presented<'a> {
+    /// Checks form and checksum.
+    pub fn parse(text: &'a str) -> Result<Self, ParseError> {
+        check(text)?;
+        let end = text.len() - (1 + SECRET_LEN + CRC_LEN);
+        let id = CredentialId::parse(&text[end - ID_LEN..end]).ok_or(ParseError::Malformed)?;
+        Ok(Self { text, id })
+    }
+
+    /// The credential id.
+    pub fn id(&self) -> CredentialId {
+        self.id
+    }
+
+    /// The prefix it was minted with.
+    pub fn prefix(&self) -> &'a str {
+        &self.text[..self.text.len() - TAIL_LEN]
+    }
+
+    /// SHA-256 of the whole token.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.text.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Presented({}_{}_[redacted])", self.prefix(), self.id)
+    }
+}
+
+/// The bytes of a digest as status holds it: `sha256:` and 64 lower-case hex digits.
+pub fn digest_bytes(text: &str) -> Option<[u8; 32]> {
+    let hex: &[u8; 64] = text.strip_prefix("sha256:")?.as_bytes().try_into().ok()?;
+    let nibble = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(bytes)
+}
+
 /// Checks form and checksum without keeping a copy.
 pub fn check(text: &str) -> Result<(), ParseError> {
     let prefix_len = text.len().checked_sub(TAIL_LEN).ok_or(ParseError::Malformed)?;
@@ -167,7 +263,6 @@ pub fn check(text: &str) -> Result<(), ParseError> {
 
 /// `sha256:<hex>` of any bytes.
 pub fn digest_of(bytes: &[u8]) -> String {
-    use fmt::Write as _;
     let mut text = String::with_capacity("sha256:".len() + 64);
     text.push_str("sha256:");
     for byte in Sha256::digest(bytes) {
@@ -297,6 +392,13 @@ mod tests {
             assert!(entropy.0.lock().unwrap().is_empty(), "no more is drawn than is needed");
             let read = Token::parse(&golden.token).unwrap();
             assert_eq!((read.prefix(), read.id()), (golden.prefix.as_str(), golden.id.as_str()));
+            let presented = Presented::parse(&golden.token).unwrap();
+            assert_eq!(
+                (presented.prefix(), presented.id().to_string()),
+                (golden.prefix.as_str(), golden.id.clone())
+            );
+            assert_eq!(Some(presented.digest()), digest_bytes(&golden.digest));
+            assert!(!format!("{presented:?}").contains(&golden.token[golden.token.len() - 20..]));
             assert_eq!(read.digest(), golden.digest);
         }
     }

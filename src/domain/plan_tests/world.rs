@@ -23,6 +23,7 @@ use crate::domain::requests;
 use crate::domain::schedule::{Expiry, Rotation};
 use crate::domain::status::Problem;
 use crate::domain::token::{Prefix, Token};
+use crate::domain::usage::Observation;
 
 #[path = "checks.rs"]
 mod checks;
@@ -74,6 +75,8 @@ pub struct World {
     pub secret_writes: usize,
     pub status_writes: usize,
     pub notices: Vec<Notice>,
+    /// What gates reported.
+    pub usage: Observation,
     /// Most credentials that may have been minted by now, counted from causes.
     pub allowed_mints: usize,
     in_hand: Option<Token>,
@@ -107,6 +110,7 @@ impl World {
             secret_writes: 0,
             status_writes: 0,
             notices: Vec::new(),
+            usage: Observation::unasked(),
             allowed_mints: 1,
             in_hand: None,
             verified: None,
@@ -151,6 +155,7 @@ impl World {
                 secret: &view,
                 in_hand: self.in_hand.as_ref(),
                 refusal: refusal.as_ref(),
+                usage: &self.usage,
             };
             let mut wrote = true;
             match plan(self.now, &self.settings, &observed) {

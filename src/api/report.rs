@@ -1,0 +1,175 @@
+//! The protocol between gates and the ledger: gRPC `tokenward.ledger.v1.Ledger/Report`.
+//!
+//! A gate *seals* what it has counted about a token under a number of its own and sends that until the ledger says that it
+//! is settled: persisted, or refused for good. The ledger applies a sealed number once. What is counted meanwhile
+//! waits, so a gate holds few sets of counts per token, however long the ledger is away. What waits travels ahead, as it
+//! stands at each flush, under the number that it will be sealed with: should the gate die, that is what the ledger counts.
+//!
+//! All times are Unix seconds. Strings are cut by the gate to the lengths given here; the ledger refuses longer ones.
+
+/// The gRPC method.
+pub const METHOD: &str = "/tokenward.ledger.v1.Ledger/Report";
+/// Most entries in each list of a report; what is left over goes into the next.
+pub const MAX_ENTRIES: usize = 2_000;
+/// Most callers of one credential in one sealed set.
+pub const MAX_CALLERS: usize = 16;
+/// Most scopes in one sealed set.
+pub const MAX_SCOPES: usize = 32;
+/// Most bytes of a gate's name.
+pub const MAX_GATE: usize = 128;
+/// Most bytes of a principal.
+pub const MAX_PRINCIPAL: usize = 200;
+/// Most bytes of a user agent.
+pub const MAX_USER_AGENT: usize = 128;
+/// Most bytes of a scope.
+pub const MAX_SCOPE: usize = 128;
+
+/// What one gate has to say. Also sent with nothing in it, as a sign of life.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Report {
+    /// The gate's name: its pod, or what `--identity` says.
+    #[prost(string, tag = "1")]
+    pub gate: String,
+    /// When the process started, Unix milliseconds: a restarted gate counts anew.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Grows with each report of this epoch.
+    #[prost(uint64, tag = "3")]
+    pub sequence: u64,
+    /// Since when the gate has answered with a complete index.
+    #[prost(int64, tag = "4")]
+    pub observing_since: i64,
+    /// The gate is leaving: its silence is no gap.
+    #[prost(bool, tag = "5")]
+    pub leaving: bool,
+    /// Sealed counts that this ledger has not settled.
+    #[prost(message, repeated, tag = "6")]
+    pub sealed: Vec<Sealed>,
+    /// Later uses, not sealed yet.
+    #[prost(message, repeated, tag = "7")]
+    pub touched: Vec<Touched>,
+    /// Open sets as they stand, under the numbers that they will be sealed with. They count only if the gate dies.
+    #[prost(message, repeated, tag = "8")]
+    pub open: Vec<Sealed>,
+}
+
+/// Counts of one token, never changed once sealed.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Sealed {
+    /// uid of the ApiToken.
+    #[prost(string, tag = "1")]
+    pub token: String,
+    /// Grows with each sealed set of this epoch, over all tokens.
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// By credential.
+    #[prost(message, repeated, tag = "3")]
+    pub credentials: Vec<CredentialUse>,
+    /// Scopes that accepted requests needed.
+    #[prost(message, repeated, tag = "4")]
+    pub scopes: Vec<ScopeUse>,
+}
+
+/// Counts of one credential.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CredentialUse {
+    /// The credential id.
+    #[prost(string, tag = "1")]
+    pub credential: String,
+    /// Answers by outcome, each outcome once.
+    #[prost(message, repeated, tag = "2")]
+    pub outcomes: Vec<OutcomeCount>,
+    /// First accepted request in this set; 0 if none was accepted.
+    #[prost(int64, tag = "3")]
+    pub first_used: i64,
+    /// Last accepted request in this set; 0 if none was accepted.
+    #[prost(int64, tag = "4")]
+    pub last_used: i64,
+    /// The callers that sent most (Space-Saving: whoever sent more than a 16th of the requests is among them).
+    #[prost(message, repeated, tag = "5")]
+    pub callers: Vec<CallerUse>,
+}
+
+/// Answers of one outcome.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OutcomeCount {
+    /// Position in [`crate::api::Outcome::ALL`].
+    #[prost(uint32, tag = "1")]
+    pub outcome: u32,
+    /// How many.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+
+/// Requests of one caller that were accepted.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CallerUse {
+    /// Address, truncated as `--caller-addresses` asks; empty if unknown or unwanted.
+    #[prost(string, tag = "1")]
+    pub address: String,
+    /// mTLS principal, such as `spiffe://cluster.local/ns/shop/sa/web`; empty if unknown.
+    #[prost(string, tag = "2")]
+    pub principal: String,
+    /// User agent; empty if none.
+    #[prost(string, tag = "3")]
+    pub user_agent: String,
+    /// Requests, at most `error` too many.
+    #[prost(uint64, tag = "4")]
+    pub count: u64,
+    /// How much too high `count` may be.
+    #[prost(uint64, tag = "5")]
+    pub error: u64,
+    /// First request in this set.
+    #[prost(int64, tag = "6")]
+    pub first_seen: i64,
+    /// Last request in this set.
+    #[prost(int64, tag = "7")]
+    pub last_seen: i64,
+}
+
+/// Accepted requests that needed a scope.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScopeUse {
+    /// The scope.
+    #[prost(string, tag = "1")]
+    pub scope: String,
+    /// How many.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+
+/// A credential was used after its last sealed set.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Touched {
+    /// uid of the ApiToken.
+    #[prost(string, tag = "1")]
+    pub token: String,
+    /// The credential id.
+    #[prost(string, tag = "2")]
+    pub credential: String,
+    /// Last accepted request.
+    #[prost(int64, tag = "3")]
+    pub last_used: i64,
+}
+
+/// The ledger's answer to a [`Report`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Receipt {
+    /// Sealed sets that the gate may forget.
+    #[prost(message, repeated, tag = "1")]
+    pub settled: Vec<Settled>,
+}
+
+/// A sealed set that is persisted, or refused for good.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Settled {
+    /// uid of the ApiToken.
+    #[prost(string, tag = "1")]
+    pub token: String,
+    /// [`Sealed::sequence`].
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// Why it was refused (a bounded word); empty if it is persisted.
+    #[prost(string, tag = "3")]
+    pub refused: String,
+}
