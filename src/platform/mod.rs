@@ -1,0 +1,11 @@
+//! What the roles share below their own work: metric families, readiness, watches that are retried, who leads, who sends a
+//! ServiceAccount token, gRPC, pinned TLS.
+
+pub mod families;
+pub mod grpc;
+pub mod leadership;
+pub mod pinned;
+pub mod process;
+pub mod readiness;
+pub mod reviews;
+pub mod watching;
