@@ -1,0 +1,193 @@
+use super::*;
+use crate::gate::Gate;
+use crate::gate::fixtures::{at, gate, living, metadata, minted, object};
+use crate::gate::index::Writer;
+use std::collections::BTreeMap;
+use std::sync::Barrier;
+use std::sync::atomic::AtomicBool;
+
+const NOW: &str = "2026-06-01T00:00:00Z";
+
+fn record(name: &str, version: u64, credentials: &[u64]) -> Record {
+    let living: Vec<_> = credentials.iter().map(|number| living(&minted("twd", *number))).collect();
+    Record::from_json(&metadata("shop", name, version), &object(&living, &[]))
+}
+
+fn caller(last: u8) -> Caller<'static> {
+    Caller { address: Some([10, 0, 0, last].into()), principal: "spiffe://web", user_agent: "curl/8" }
+}
+
+fn ask(gate: &Gate, number: u64, query: &str, from: &Caller<'_>, now: &str) -> Outcome {
+    let demand = Demand::from_query(query).unwrap();
+    gate.check(Dialect::Nginx, Ok(minted("twd", number).expose()), &demand, from, at(now)).outcome()
+}
+
+fn outcomes(credential: &CredentialUse) -> BTreeMap<&'static str, u64> {
+    let word = |count: &OutcomeCount| Outcome::from_index(count.outcome).unwrap().as_str();
+    credential.outcomes.iter().map(|count| (word(count), count.count)).collect()
+}
+
+#[test]
+fn uses_are_counted_by_token_credential_outcome_caller_and_scope() {
+    let gate = gate(vec![record("web", 1, &[1, 2])]);
+    let later = "2026-06-01T00:00:09Z";
+    ask(&gate, 1, "scope=orders:read", &caller(1), NOW);
+    ask(&gate, 1, "scope=orders:read&scope=orders:write", &caller(1), later);
+    ask(&gate, 1, "audience=billing", &caller(7), later);
+    ask(&gate, 2, "scope=orders:read", &caller(2), later);
+    ask(&gate, 3, "", &caller(1), NOW);
+    let mut drained = gate.recorder().drain();
+    assert_eq!(drained.len(), 1);
+    let mut token = drained.pop().unwrap();
+    assert_eq!((token.uid.as_str(), token.token.as_str()), ("uid-web", "shop/web"));
+    token.scopes.sort_by(|a, b| a.scope.cmp(&b.scope));
+    let scopes: Vec<_> = token.scopes.iter().map(|scope| (scope.scope.as_str(), scope.count)).collect();
+    assert_eq!(scopes, [("orders:read", 3), ("orders:write", 1)]);
+    assert_eq!(token.credentials.len(), 2);
+    let one = token.credentials.iter().find(|used| used.credential == minted("twd", 1).id()).unwrap();
+    assert_eq!(outcomes(one), BTreeMap::from([("Accepted", 2), ("WrongAudience", 1)]));
+    assert_eq!((one.first_used, one.last_used), (at(NOW).as_second(), at(later).as_second()));
+    assert_eq!(one.callers.len(), 1, "who was refused is no caller");
+    assert_eq!((one.callers[0].address.as_str(), one.callers[0].count), ("10.0.0.1", 2));
+    assert_eq!(
+        (one.callers[0].principal.as_str(), one.callers[0].user_agent.as_str()),
+        ("spiffe://web", "curl/8")
+    );
+    assert!(gate.recorder().drain().is_empty(), "counted once");
+}
+
+#[test]
+fn denials_of_unknown_tokens_are_counted_in_total_only() {
+    let gate = gate(vec![]);
+    for number in 0..100 {
+        ask(&gate, number, "", &caller(1), NOW);
+    }
+    gate.refuse(Dialect::Caddy, Outcome::Misrouted, at(NOW));
+    assert!(gate.recorder().drain().is_empty());
+    let totals = gate.recorder().totals();
+    assert_eq!(totals.answers[Dialect::Nginx as usize][Outcome::UnknownCredential.index() as usize], 100);
+    assert_eq!(totals.answers[Dialect::Caddy as usize][Outcome::Misrouted.index() as usize], 1);
+    assert_eq!(totals.answers.iter().flatten().sum::<u64>(), 101);
+}
+
+#[test]
+fn a_credential_that_was_only_refused_has_no_last_use() {
+    let gate = gate(vec![record("web", 1, &[1])]);
+    ask(&gate, 1, "audience=billing", &caller(1), NOW);
+    let used = &gate.recorder().drain()[0].credentials[0];
+    assert_eq!((used.first_used, used.last_used, used.callers.len()), (0, 0, 0));
+}
+
+#[test]
+fn what_left_the_index_is_still_drained() {
+    let gate = gate(vec![record("web", 1, &[1])]);
+    let mut writer = Writer::new(gate.index(), None);
+    ask(&gate, 1, "", &caller(1), NOW);
+    writer.delete(&metadata("shop", "web", 2));
+    // The same id in another ApiToken's hands counts for that one.
+    writer.apply(record("other", 3, &[1]));
+    ask(&gate, 1, "", &caller(1), NOW);
+    ask(&gate, 1, "", &caller(1), NOW);
+    let mut drained = gate.recorder().drain();
+    drained.sort_by(|a, b| a.uid.cmp(&b.uid));
+    let counts: Vec<_> =
+        drained.iter().map(|token| (token.uid.as_str(), token.credentials[0].outcomes[0].count)).collect();
+    assert_eq!(counts, [("uid-other", 2), ("uid-web", 1)]);
+}
+
+#[test]
+fn scopes_are_bounded() {
+    let scopes: Vec<String> = (0..40).map(|number| format!("s{number}")).collect();
+    let mut object = object(&[living(&minted("twd", 1))], &[]);
+    object["spec"]["scopes"] = serde_json::json!(scopes);
+    let gate = gate(vec![Record::from_json(&metadata("shop", "web", 1), &object)]);
+    for scope in &scopes {
+        assert_eq!(ask(&gate, 1, &format!("scope={scope}"), &caller(1), NOW), Outcome::Accepted);
+    }
+    assert_eq!(gate.recorder().drain()[0].scopes.len(), MAX_SCOPES);
+}
+
+#[test]
+fn no_count_is_lost_or_doubled_while_threads_answer_and_others_drain() {
+    const ASKERS: u64 = 4;
+    const EACH: u64 = 20_000;
+    let gate = gate(vec![record("web", 1, &[1, 2]), record("api", 2, &[3])]);
+    let (begin, done) = (Barrier::new(ASKERS as usize + 2), AtomicBool::new(false));
+    let mut sums: BTreeMap<(String, String, &'static str), u64> = BTreeMap::new();
+    let mut scopes: BTreeMap<String, u64> = BTreeMap::new();
+    std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..ASKERS)
+            .map(|asker| {
+                let (gate, begin) = (&gate, &begin);
+                scope.spawn(move || {
+                    let tokens = [1, 2, 3].map(|number| minted("twd", number));
+                    let demands = ["scope=orders:read", "audience=billing"]
+                        .map(|query| Demand::from_query(query).unwrap());
+                    begin.wait();
+                    for turn in 0..EACH {
+                        let (token, demand) =
+                            (&tokens[(turn % 3) as usize], &demands[usize::from(turn % 5 == 0)]);
+                        let from = caller((turn % 20) as u8 + asker as u8);
+                        gate.check(Dialect::EnvoyGrpc, Ok(token.expose()), demand, &from, at(NOW));
+                    }
+                })
+            })
+            .collect();
+        // Meanwhile the one that is asked for most comes and goes.
+        let changer = scope.spawn(|| {
+            begin.wait();
+            let mut writer = Writer::new(gate.index(), None);
+            let mut version = 10;
+            while !done.load(Ordering::Relaxed) {
+                let credentials: &[u64] = if version % 2 == 0 { &[1, 2] } else { &[2] };
+                writer.apply(record("web", version, credentials));
+                version += 1;
+            }
+        });
+        begin.wait();
+        let mut finished = false;
+        loop {
+            for token in gate.recorder().drain() {
+                for used in &token.credentials {
+                    let key = |word| (token.uid.clone(), used.credential.clone(), word);
+                    outcomes(used).into_iter().for_each(|(word, n)| *sums.entry(key(word)).or_default() += n);
+                    let accepted = outcomes(used).get("Accepted").copied().unwrap_or(0);
+                    let least: u64 = used.callers.iter().map(|caller| caller.count - caller.error).sum();
+                    let most: u64 = used.callers.iter().map(|caller| caller.count).sum();
+                    assert!(least <= accepted && (used.callers.len() == 16 || most == accepted));
+                }
+                token.scopes.iter().for_each(|used| {
+                    *scopes.entry(used.scope.clone()).or_default() += used.count;
+                });
+            }
+            if finished {
+                break;
+            }
+            finished = askers.iter().all(|asker| asker.is_finished());
+        }
+        done.store(true, Ordering::Relaxed);
+        changer.join().unwrap();
+    });
+    let totals = gate.recorder().totals().answers[Dialect::EnvoyGrpc as usize];
+    assert_eq!(totals.iter().sum::<u64>(), ASKERS * EACH);
+    let unknown = totals[Outcome::UnknownCredential.index() as usize];
+    assert_eq!(sums.values().sum::<u64>() + unknown, ASKERS * EACH);
+    for outcome in [Outcome::Accepted, Outcome::WrongAudience] {
+        let drained = sums.iter().filter(|((_, _, word), _)| *word == outcome.as_str()).map(|(_, n)| n);
+        assert_eq!(drained.sum::<u64>(), totals[outcome.index() as usize], "{outcome}");
+    }
+    assert_eq!(scopes["orders:read"], totals[Outcome::Accepted.index() as usize]);
+}
+
+#[test]
+fn durations_are_summed_over_threads() {
+    let recorder = Recorder::new(4, Addresses::Full);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| recorder.took(Dialect::Nginx, Duration::from_micros(7)));
+        }
+    });
+    let mut expected = Durations::default();
+    (0..4).for_each(|_| expected.add(Duration::from_micros(7)));
+    assert_eq!(recorder.totals().durations[Dialect::Nginx as usize], expected);
+}
