@@ -1,0 +1,404 @@
+//! Judges what a gate reports, entry by entry: one bad entry never spoils the others.
+//!
+//! Three ways to say no. *For good*: it can never be accepted, so the gate may forget it. *Not yet*: a clock is wrong, or this
+//! process has not heard of the token; the gate keeps it and sends it again. *Altogether*: the report as a whole says
+//! something that no sound gate says.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::Outcome;
+use crate::api::report::{
+    CallerUse, CredentialUse, MAX_CALLERS, MAX_ENTRIES, MAX_GATE, MAX_PRINCIPAL, MAX_SCOPE, MAX_SCOPES,
+    MAX_USER_AGENT, Report, Sealed,
+};
+use crate::domain::directory::{Claimant, Directory};
+use crate::domain::token::CredentialId;
+
+#[cfg(test)]
+mod tests;
+
+/// More than this of anything in one sealed set is no count.
+pub const MAX_COUNT: u64 = 1_000_000_000;
+/// Most bytes of an address.
+const MAX_ADDRESS: usize = 64;
+/// Most bytes of a uid.
+const MAX_UID: usize = 64;
+/// Clocks may differ by so many seconds.
+pub const TOLERANCE: i64 = 300;
+/// A time that is so many seconds ahead will not come true while the gate runs.
+const HOPELESS: i64 = 86_400;
+/// A use that is older than this is not counted any more.
+const OLDEST: i64 = 31 * 86_400;
+
+/// Why something in a report is not counted. Also the `reason` of the metric and of
+/// [`Settled::refused`](crate::api::report::Settled::refused).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Refused {
+    /// No ApiToken has this uid.
+    UnknownToken,
+    /// The ApiToken has no credential of this id, living or ended.
+    UnknownCredential,
+    /// An outcome that this version does not know; the rest of the set counts.
+    UnknownOutcome,
+    /// It contradicts itself or the protocol.
+    Malformed,
+    /// Counts that cannot be.
+    AbsurdCount,
+    /// It happened later than now. Counted once its time has come, unless that is a day away.
+    InTheFuture,
+    /// It happened before the ApiToken existed, or more than 31 days ago.
+    TooOld,
+    /// A lower sequence than one that the same process sealed before.
+    Backwards,
+    /// More sealed sets of one token than a sound gate has; it sends the rest again.
+    TooMuch,
+}
+
+impl Refused {
+    /// Every reason, for metrics that start at zero.
+    pub const ALL: [Self; 9] = [
+        Self::UnknownToken,
+        Self::UnknownCredential,
+        Self::UnknownOutcome,
+        Self::Malformed,
+        Self::AbsurdCount,
+        Self::InTheFuture,
+        Self::TooOld,
+        Self::Backwards,
+        Self::TooMuch,
+    ];
+
+    /// A bounded word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownToken => "UnknownToken",
+            Self::UnknownCredential => "UnknownCredential",
+            Self::UnknownOutcome => "UnknownOutcome",
+            Self::Malformed => "Malformed",
+            Self::AbsurdCount => "AbsurdCount",
+            Self::InTheFuture => "InTheFuture",
+            Self::TooOld => "TooOld",
+            Self::Backwards => "Backwards",
+            Self::TooMuch => "TooMuch",
+        }
+    }
+}
+
+/// Why a whole report is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// This process does not lead, or has not read its lists yet. The gate looks for the leader again.
+    #[error("this replica does not lead")]
+    NotLeading,
+    /// More gates than the ledger keeps account of.
+    #[error("more than {} gates report", crate::domain::coverage::MAX_GATES)]
+    TooManyGates,
+    /// A name, a list or a time that no sound gate sends.
+    #[error("malformed report: {0}")]
+    Malformed(&'static str),
+    /// The gate's clock is far ahead of the ledger's.
+    #[error("the gate's clock is more than five minutes ahead of the ledger's")]
+    ClockAhead,
+    /// A later report, or another process under the same name, was heard before.
+    #[error(
+        "a later report was heard under this name: each gate needs a name of its own, and a clock that goes on"
+    )]
+    Outdated,
+}
+
+impl Refusal {
+    /// A bounded name for logs and metrics.
+    pub fn category(self) -> &'static str {
+        match self {
+            Self::NotLeading => "NotLeading",
+            Self::TooManyGates => "TooManyGates",
+            Self::Malformed(_) => "Malformed",
+            Self::ClockAhead => "ClockAhead",
+            Self::Outdated => "Outdated",
+        }
+    }
+}
+
+/// A report whose entries are judged.
+#[derive(Debug)]
+pub struct Checked {
+    /// The gate's name.
+    pub gate: Arc<str>,
+    /// Its process.
+    pub epoch: i64,
+    /// Its report.
+    pub sequence: u64,
+    /// Since when it has watched.
+    pub observing_since: Timestamp,
+    /// It says goodbye.
+    pub leaving: bool,
+    /// Sealed sets, in order of sequence.
+    pub sealed: Vec<Judged>,
+    /// Later uses of credentials that are known.
+    pub touched: Vec<Touch>,
+    /// Open sets: they count if the gate dies.
+    pub open: Vec<Judged>,
+    /// Later uses that were not understood.
+    pub untouched: Vec<Refused>,
+}
+
+/// What is to become of a sealed set.
+#[derive(Debug)]
+pub enum Judged {
+    /// Counted.
+    Good(Set),
+    /// Refused for good.
+    Never(String, u64, Refused),
+    /// Not taken this time.
+    NotYet(Refused),
+    /// This process has not heard of the token, or of one of its credentials. Its watch may lag behind the gate's, so that is
+    /// said for good only after a while; of the set, what is left then is counted.
+    Unknown(String, u64, Refused, Option<Set>),
+}
+
+/// A sealed set that may be counted.
+#[derive(Debug, Clone)]
+pub struct Set {
+    /// Whose it is.
+    pub claimant: Claimant,
+    /// The counts.
+    pub sealed: Arc<Sealed>,
+    /// Times of last use.
+    pub used: Vec<Use>,
+    /// Outcomes that were left out.
+    pub unknown_outcomes: usize,
+    /// When the token was last used as far as its status says so.
+    pub shown: Option<Timestamp>,
+}
+
+/// A credential was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    /// The credential id.
+    pub credential: String,
+    /// The last time.
+    pub at: Timestamp,
+    /// Whether the ApiToken's status names any use of it.
+    pub shown: bool,
+}
+
+/// A credential was accepted after its last sealed set.
+#[derive(Debug, Clone)]
+pub struct Touch {
+    /// Whose it is.
+    pub claimant: Claimant,
+    /// What was used.
+    pub used: Use,
+    /// When the token was last used as far as its status says so.
+    pub shown: Option<Timestamp>,
+}
+
+/// Judges a report at `now` by the ApiTokens that there are.
+pub fn check(report: Report, world: &Directory, now: Timestamp) -> Result<Checked, Refusal> {
+    let now_s = now.as_second();
+    if report.gate.is_empty() || report.gate.len() > MAX_GATE || report.gate.chars().any(char::is_control) {
+        return Err(Refusal::Malformed("the gate's name"));
+    }
+    if [report.sealed.len(), report.touched.len(), report.open.len()].iter().any(|count| *count > MAX_ENTRIES)
+    {
+        return Err(Refusal::Malformed("too many entries"));
+    }
+    let epoch = i64::try_from(report.epoch).ok().filter(|epoch| *epoch > 0);
+    let epoch = epoch.ok_or(Refusal::Malformed("the epoch"))?;
+    if epoch / 1000 > now_s + TOLERANCE || report.observing_since > now_s + TOLERANCE {
+        return Err(Refusal::ClockAhead);
+    }
+    // Nobody has watched since before it started: coverage that nobody had must not be claimed.
+    let since = Some(report.observing_since).filter(|since| *since >= epoch / 1000 - TOLERANCE && *since > 0);
+    let observing_since = since.and_then(|since| Timestamp::from_second(since).ok());
+    let observing_since = observing_since.ok_or(Refusal::Malformed("observing_since"))?;
+
+    let judge = Judge { world, now: now_s };
+    let mut sealed = report.sealed;
+    sealed.sort_by_key(|set| set.sequence);
+    let sealed = sealed.into_iter().map(|set| judge.set(set)).collect();
+    let open = report.open.into_iter().map(|set| judge.set(set)).collect();
+    let (mut touched, mut untouched) = (Vec::new(), Vec::new());
+    for entry in report.touched {
+        match judge.touch(&entry.token, entry.credential, entry.last_used) {
+            Ok(touch) => touched.push(touch),
+            Err(refused) => untouched.push(refused),
+        }
+    }
+    Ok(Checked {
+        gate: report.gate.into(),
+        epoch,
+        sequence: report.sequence,
+        observing_since,
+        leaving: report.leaving,
+        sealed,
+        touched,
+        open,
+        untouched,
+    })
+}
+
+struct Judge<'a> {
+    world: &'a Directory,
+    now: i64,
+}
+
+impl Judge<'_> {
+    fn set(&self, mut set: Sealed) -> Judged {
+        let (token, sequence) = (set.token.clone(), set.sequence);
+        let Some((claimant, ids)) = self.world.token(&token) else {
+            return match token.is_empty() || token.len() > MAX_UID {
+                true => Judged::Never(String::new(), sequence, Refused::Malformed),
+                false => Judged::Unknown(token, sequence, Refused::UnknownToken, None),
+            };
+        };
+        match self.judge(&mut set, claimant) {
+            Ok(()) => {}
+            Err(Refused::InTheFuture) if !self.is_hopeless(&set) => {
+                return Judged::NotYet(Refused::InTheFuture);
+            }
+            Err(refused) => return Judged::Never(token, sequence, refused),
+        }
+        let unknown_outcomes = self.strip(&mut set);
+        let all = set.credentials.len();
+        set.credentials
+            .retain(|used| CredentialId::parse(&used.credential).is_some_and(|id| ids.contains(&id)));
+        let complete = set.credentials.len() == all;
+        let shown = self.shown(ids);
+        let used = set.credentials.iter().filter(|used| used.last_used > 0);
+        let used = used.filter_map(|used| self.used(&used.credential, used.last_used)).collect();
+        let rest = (!set.credentials.is_empty()).then(|| Set {
+            claimant: claimant.clone(),
+            sealed: Arc::new(set),
+            used,
+            unknown_outcomes,
+            shown,
+        });
+        match (complete, rest) {
+            (true, Some(set)) => Judged::Good(set),
+            (_, rest) => Judged::Unknown(token, sequence, Refused::UnknownCredential, rest),
+        }
+    }
+
+    /// Everything but whether the credentials are known.
+    fn judge(&self, set: &mut Sealed, claimant: &Claimant) -> Result<(), Refused> {
+        let mut ids = BTreeSet::new();
+        if !(1..=u64::try_from(i64::MAX).unwrap_or(u64::MAX)).contains(&set.sequence)
+            || set.credentials.is_empty()
+            || set.scopes.len() > MAX_SCOPES
+        {
+            return Err(Refused::Malformed);
+        }
+        let mut sum = 0_u64;
+        for scope in &set.scopes {
+            if scope.scope.is_empty() || scope.scope.len() > MAX_SCOPE {
+                return Err(Refused::Malformed);
+            }
+            if scope.count > MAX_COUNT {
+                return Err(Refused::AbsurdCount);
+            }
+        }
+        for used in &mut set.credentials {
+            if CredentialId::parse(&used.credential).is_none() || !ids.insert(used.credential.clone()) {
+                return Err(Refused::Malformed);
+            }
+            sum = sum.saturating_add(self.credential(used, claimant)?);
+        }
+        if sum > MAX_COUNT { Err(Refused::AbsurdCount) } else { Ok(()) }
+    }
+
+    /// Judges the use of one credential; returns how many answers it counts.
+    fn credential(&self, used: &mut CredentialUse, claimant: &Claimant) -> Result<u64, Refused> {
+        let (mut sum, mut accepted, mut seen) = (0_u64, false, BTreeSet::new());
+        for outcome in &used.outcomes {
+            if !seen.insert(outcome.outcome) {
+                return Err(Refused::Malformed);
+            }
+            accepted |= outcome.outcome == Outcome::Accepted.index() && outcome.count > 0;
+            sum = sum.saturating_add(outcome.count);
+        }
+        if used.callers.len() > MAX_CALLERS {
+            return Err(Refused::Malformed);
+        }
+        if accepted {
+            (used.first_used, used.last_used) = self.times(used.first_used, used.last_used, claimant)?;
+        } else if used.first_used != 0 || used.last_used != 0 || !used.callers.is_empty() {
+            return Err(Refused::Malformed);
+        }
+        used.callers.iter_mut().try_for_each(|caller| self.caller(caller, claimant))?;
+        Ok(sum)
+    }
+
+    fn caller(&self, caller: &mut CallerUse, claimant: &Claimant) -> Result<(), Refused> {
+        if caller.address.len() > MAX_ADDRESS
+            || caller.principal.len() > MAX_PRINCIPAL
+            || caller.user_agent.len() > MAX_USER_AGENT
+            || caller.error > caller.count
+        {
+            return Err(Refused::Malformed);
+        }
+        if caller.count > MAX_COUNT {
+            return Err(Refused::AbsurdCount);
+        }
+        (caller.first_seen, caller.last_seen) = self.times(caller.first_seen, caller.last_seen, claimant)?;
+        Ok(())
+    }
+
+    /// Judges a span of time. What lies a little ahead counts as now: a later leader's clock must not find it in the future.
+    fn times(&self, first: i64, last: i64, claimant: &Claimant) -> Result<(i64, i64), Refused> {
+        if first <= 0 || last < first {
+            return Err(Refused::Malformed);
+        }
+        if last > self.now + TOLERANCE {
+            return Err(Refused::InTheFuture);
+        }
+        if last < claimant.created - TOLERANCE || last < self.now - OLDEST {
+            return Err(Refused::TooOld);
+        }
+        Ok((first.max(claimant.created).min(self.now), last.max(claimant.created).min(self.now)))
+    }
+
+    fn is_hopeless(&self, set: &Sealed) -> bool {
+        let limit = self.now + HOPELESS;
+        let late = |used: &CredentialUse| {
+            used.last_used > limit || used.callers.iter().any(|caller| caller.last_seen > limit)
+        };
+        set.credentials.iter().any(late)
+    }
+
+    /// Takes out the outcomes that this version does not know: those of a newer gate.
+    fn strip(&self, set: &mut Sealed) -> usize {
+        let mut unknown = 0;
+        for used in &mut set.credentials {
+            let all = used.outcomes.len();
+            used.outcomes.retain(|outcome| Outcome::from_index(outcome.outcome).is_some());
+            unknown += all - used.outcomes.len();
+        }
+        unknown
+    }
+
+    fn touch(&self, token: &str, credential: String, last_used: i64) -> Result<Touch, Refused> {
+        let (claimant, ids) = self.world.token(token).ok_or(Refused::UnknownToken)?;
+        let id = CredentialId::parse(&credential).ok_or(Refused::Malformed)?;
+        if !ids.contains(&id) {
+            return Err(Refused::UnknownCredential);
+        }
+        let (_, last) = self.times(last_used, last_used, claimant)?;
+        let used = self.used(&credential, last).ok_or(Refused::Malformed)?;
+        Ok(Touch { claimant: claimant.clone(), used, shown: self.shown(ids) })
+    }
+
+    fn used(&self, credential: &str, last: i64) -> Option<Use> {
+        let shown = CredentialId::parse(credential).and_then(|id| self.world.shown(id)).is_some();
+        let at = Timestamp::from_second(last).ok()?;
+        Some(Use { credential: credential.to_owned(), at, shown })
+    }
+
+    fn shown(&self, ids: &[CredentialId]) -> Option<Timestamp> {
+        let last = ids.iter().filter_map(|id| self.world.shown(*id)).max()?;
+        Timestamp::from_second(last).ok()
+    }
+}

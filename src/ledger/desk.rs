@@ -1,0 +1,420 @@
+//! Where reports arrive and writes are decided: what waits, for whom, and which token is persisted next.
+//!
+//! One desk lasts for one term of leadership. It does no IO and reads no clock. Sealed sets wait here until they are persisted;
+//! only then are they settled. A desk that is lost with its process loses nothing that was settled: gates send the rest again.
+//!
+//! **Pace.** A first use of a token or a credential, a caller that was not seen before, and a use after a long quiet are
+//! persisted at once. While a token stays busy, its pauses double up to the interval. All of it spends one budget that counts
+//! every write: that of the TokenUsage, and the one of the ApiToken's status that follows from it. When more tokens are
+//! active than the budget carries, those that are to be seen at once go first, then whoever has waited longest; so the
+//! pauses of all stretch alike.
+//!
+//! **Gates that die.** Of what a gate has not sealed, a copy waits here too. It counts when the gate's process is known to be
+//! gone: another runs under its name, or it has been silent for [`GRACE`] without a goodbye.
+//!
+//! **Looks.** When it changes what may be concluded from silence, every token needs a look. These looks spend the budget
+//! too, behind everything else, but never less than a share of it.
+
+mod entry;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+use self::entry::{Entry, Offer, Place};
+pub use self::entry::{Waiting, fingerprint};
+use super::check::{Checked, Judged, Refusal, Refused, Set, Touch};
+use super::pace::{Budget, Pace};
+use crate::api::report::{Receipt, Settled};
+use crate::domain::coverage::{Coverage, GRACE, Watched};
+use crate::domain::directory::{Claimant, Directory};
+use crate::domain::lease::Moment;
+use crate::domain::usage::Persisted;
+
+/// Tokens that are persisted at the same time.
+pub const IN_FLIGHT: usize = 8;
+/// How long a token or credential that this process does not know is waited for: its watch may lag behind the gate's.
+pub const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+/// Unknown ones that are remembered; beyond that they are not refused for good.
+const MAX_UNKNOWN: usize = 4_096;
+/// Receipts that wait for one gate; beyond that it learns of them by sending the set again.
+const MAX_RECEIPTS: usize = 20_000;
+/// Receipts in one answer, besides those of the sets that were sent.
+const RECEIPTS: usize = 2_000;
+/// How often the desk looks at the time by itself.
+pub const TICK: Duration = Duration::from_secs(15);
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Command {
+    /// Persist what waits for a token, then say [`Desk::done`].
+    Persist(Job),
+    /// Look at an ApiToken.
+    Look {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What waits for one token.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The ApiToken.
+    pub claimant: Claimant,
+    /// Sealed sets, in order of (gate, epoch, sequence).
+    pub sets: Vec<Waiting>,
+    /// Last uses that were reported, sealed or not.
+    pub live: BTreeMap<String, Timestamp>,
+    urgent: Option<Duration>,
+}
+
+/// How a [`Job`] ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is persisted.
+    Written {
+        /// What stands in the TokenUsage now.
+        summary: Persisted,
+        /// The callers in it, as [`fingerprint`]s.
+        callers: HashSet<u64>,
+    },
+    /// There is no such ApiToken any more.
+    Gone,
+    /// Not this time. `everywhere`: the API server does not answer, so it is no use to try another token.
+    Failed {
+        /// Whether all tokens are concerned.
+        everywhere: bool,
+    },
+}
+
+/// The answer to a report, and what was not counted.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// To the gate.
+    pub receipt: Receipt,
+    /// For the metrics.
+    pub refused: Vec<Refused>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    epoch: i64,
+    sequence: u64,
+    leaving: bool,
+    /// When it was last heard.
+    heard: Duration,
+    receipts: Vec<Settled>,
+}
+
+/// What there is to tell about a desk.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Figures {
+    /// Sealed sets that wait.
+    pub sets: usize,
+    /// Since when the oldest of them has waited (monotonic).
+    pub oldest: Option<Duration>,
+    /// Gates that are taken to be alive.
+    pub gates: usize,
+    /// Tokens that wait to be persisted.
+    pub tokens: usize,
+    /// How much longer than its pace the last busy tokens had to wait.
+    pub stretch: f64,
+}
+
+/// The desk of one term.
+#[derive(Debug)]
+pub struct Desk {
+    pace: Pace,
+    budget: Budget,
+    coverage: Coverage,
+    listening_since: Timestamp,
+    gates: BTreeMap<Arc<str>, Gate>,
+    tokens: BTreeMap<Arc<str>, Entry>,
+    urgent: BTreeSet<(Duration, Arc<str>)>,
+    due: BTreeSet<(Duration, Arc<str>)>,
+    in_flight: usize,
+    /// uids that need a look.
+    looks: BTreeSet<Box<str>>,
+    announced: Option<Watched>,
+    /// Jobs since the last look.
+    jobs: u32,
+    /// When a set of something unknown was first and last seen.
+    unknown: HashMap<(Arc<str>, String, u64), (Duration, Duration)>,
+    stretch: f64,
+    brake: Option<(Duration, Duration)>,
+    swept: Duration,
+}
+
+impl Desk {
+    /// A desk that opens at `now`, with the coverage that the predecessor left.
+    pub fn new(pace: Pace, coverage: Coverage, now: Moment) -> Self {
+        Self {
+            pace,
+            budget: Budget::new(pace.writes_per_second, now.mono),
+            coverage,
+            listening_since: now.wall,
+            gates: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            urgent: BTreeSet::new(),
+            due: BTreeSet::new(),
+            in_flight: 0,
+            looks: BTreeSet::new(),
+            announced: None,
+            jobs: 0,
+            unknown: HashMap::new(),
+            stretch: 1.0,
+            brake: None,
+            swept: now.mono,
+        }
+    }
+
+    /// Takes a report in and answers it.
+    pub fn report(&mut self, report: Checked, now: Moment) -> Result<Answer, Refusal> {
+        let known = self.gates.get(&report.gate).map(|gate| (gate.epoch, gate.sequence));
+        if known.is_some_and(|known| (report.epoch, report.sequence) < known) {
+            return Err(Refusal::Outdated);
+        }
+        if !self.coverage.reported(&report.gate, report.observing_since, now.wall) {
+            return Err(Refusal::TooManyGates);
+        }
+        if known.is_some_and(|(epoch, _)| epoch < report.epoch) {
+            self.adopt(&report.gate, report.epoch, now.mono);
+        }
+        let gate = self.gates.entry(report.gate.clone()).or_default();
+        gate.heard = now.mono;
+        if gate.epoch != report.epoch {
+            *gate = Gate { epoch: report.epoch, heard: now.mono, ..Gate::default() };
+        }
+        gate.sequence = report.sequence;
+        let goodbye = report.leaving && !gate.leaving;
+        gate.leaving = report.leaving;
+        let queued = gate.receipts.len().min(RECEIPTS);
+        let mut answer = Answer::default();
+        answer.receipt.settled = gate.receipts.drain(..queued).collect();
+        answer.refused.extend(report.untouched);
+        for judged in report.sealed {
+            let settled = self.judged(&report.gate, report.epoch, judged, &mut answer.refused, now);
+            answer.receipt.settled.extend(settled);
+        }
+        for judged in report.open {
+            // One that cannot be counted is said so once it is sealed.
+            if let Judged::Good(set) = judged {
+                self.hold(&report.gate, report.epoch, set, now.mono);
+            }
+        }
+        for touch in report.touched {
+            self.touched(touch, now);
+        }
+        if report.leaving {
+            self.coverage.left(&report.gate);
+        }
+        if goodbye {
+            self.hurry(&report.gate, now);
+        }
+        Ok(answer)
+    }
+
+    /// Takes in one sealed set; returns what is settled at once.
+    fn judged(
+        &mut self,
+        gate: &Arc<str>,
+        epoch: i64,
+        judged: Judged,
+        refused: &mut Vec<Refused>,
+        now: Moment,
+    ) -> Option<Settled> {
+        let refuse = |token: String, sequence: u64, why: Refused| Settled {
+            token,
+            sequence,
+            refused: why.as_str().to_owned(),
+        };
+        match judged {
+            Judged::Good(set) => self.take(gate, epoch, set, refused, now).1,
+            Judged::NotYet(why) => {
+                refused.push(why);
+                None
+            }
+            Judged::Never(token, sequence, why) => {
+                refused.push(why);
+                Some(refuse(token, sequence, why))
+            }
+            Judged::Unknown(token, sequence, why, rest) => {
+                if !self.is_unknown(gate, &token, sequence, now.mono) {
+                    return None;
+                }
+                let rest = rest.map(|set| (self.take(gate, epoch, set, refused, now), why));
+                match rest {
+                    Some(((Offer::Taken, settled), why)) => {
+                        refused.push(why);
+                        settled
+                    }
+                    Some(((_, settled), _)) => settled,
+                    None => {
+                        refused.push(why);
+                        Some(refuse(token, sequence, why))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether this has been unknown for long enough.
+    fn is_unknown(&mut self, gate: &Arc<str>, token: &str, sequence: u64, now: Duration) -> bool {
+        let key = (gate.clone(), token.to_owned(), sequence);
+        if let Some((first, last)) = self.unknown.get_mut(&key) {
+            *last = now;
+            return now.saturating_sub(*first) >= UNKNOWN_FOR;
+        }
+        if self.unknown.len() < MAX_UNKNOWN {
+            self.unknown.insert(key, (now, now));
+        }
+        false
+    }
+
+    fn take(
+        &mut self,
+        gate: &Arc<str>,
+        epoch: i64,
+        set: Set,
+        refused: &mut Vec<Refused>,
+        now: Moment,
+    ) -> (Offer, Option<Settled>) {
+        let uid: Arc<str> = set.claimant.uid.as_str().into();
+        let entry =
+            self.tokens.entry(uid.clone()).or_insert_with(|| Entry::new(set.claimant.clone(), now.mono));
+        let settled = |why: &str| Settled {
+            token: set.claimant.uid.clone(),
+            sequence: set.sealed.sequence,
+            refused: why.to_owned(),
+        };
+        let offer = entry.offer(gate, epoch, &set.sealed, now.mono);
+        match offer {
+            Offer::Taken => {}
+            Offer::Known => return (offer, None),
+            Offer::Settled => return (offer, Some(settled(""))),
+            Offer::Backwards => {
+                refused.push(Refused::Backwards);
+                return (offer, Some(settled(Refused::Backwards.as_str())));
+            }
+            Offer::TooMany => {
+                refused.push(Refused::TooMuch);
+                return (offer, None);
+            }
+        }
+        refused.extend(std::iter::repeat_n(Refused::UnknownOutcome, set.unknown_outcomes));
+        let soon = entry.note(&set.used, set.shown, &self.pace, (now.mono, now.wall));
+        if soon || entry.has_new_caller(&set, &self.pace, now.mono) {
+            entry.urgent.get_or_insert(now.mono);
+        }
+        self.queue(&uid, now.mono);
+        (Offer::Taken, None)
+    }
+
+    /// Keeps the copy of an open set.
+    fn hold(&mut self, gate: &Arc<str>, epoch: i64, set: Set, now: Duration) {
+        let uid: Arc<str> = set.claimant.uid.as_str().into();
+        let entry = self.tokens.entry(uid).or_insert_with(|| Entry::new(set.claimant.clone(), now));
+        entry.hold(Waiting { gate: gate.clone(), epoch, sealed: set.sealed, since: now });
+    }
+
+    /// The process of a gate that ran before this epoch is gone: what it left open counts.
+    fn adopt(&mut self, gate: &Arc<str>, before: i64, now: Duration) {
+        let left = |entry: &Entry| entry.open.iter().any(|open| open.gate == *gate && open.epoch < before);
+        let uids: Vec<_> =
+            self.tokens.iter().filter(|(_, entry)| left(entry)).map(|(uid, _)| uid.clone()).collect();
+        for uid in uids {
+            if let Some(entry) = self.tokens.get_mut(&uid) {
+                entry.adopt(gate, now);
+            }
+            self.queue(&uid, now);
+        }
+    }
+
+    fn touched(&mut self, touch: Touch, now: Moment) {
+        let uid: Arc<str> = touch.claimant.uid.as_str().into();
+        let entry =
+            self.tokens.entry(uid.clone()).or_insert_with(|| Entry::new(touch.claimant.clone(), now.mono));
+        let soon = entry.note(&[touch.used], touch.shown, &self.pace, (now.mono, now.wall));
+        // Its counts are sealed as soon as those that wait are settled.
+        if soon && !entry.sets.is_empty() {
+            entry.urgent.get_or_insert(now.mono);
+            self.queue(&uid, now.mono);
+        }
+    }
+
+    /// Notices what time alone changes: what silence means, and what need not be remembered any more.
+    fn turn(&mut self, world: &Directory, now: Moment) {
+        let watched = self.watched(now.wall);
+        if watched != Watched::Settling && self.announced.as_ref() != Some(&watched) {
+            self.looks = world.uids().map(Into::into).collect();
+            self.announced = Some(watched);
+        }
+        if now.mono.saturating_sub(self.swept) >= UNKNOWN_FOR {
+            self.swept = now.mono;
+            self.sweep(world, now);
+        }
+    }
+
+    fn sweep(&mut self, world: &Directory, now: Moment) {
+        self.unknown.retain(|_, (_, last)| now.mono.saturating_sub(*last) < UNKNOWN_FOR * 2);
+        let silent = |gate: &Gate| now.mono.saturating_sub(gate.heard) > GRACE.unsigned_abs();
+        let dead: Vec<_> =
+            self.gates.iter().filter(|(_, gate)| silent(gate)).map(|(name, _)| name.clone()).collect();
+        dead.iter().for_each(|gate| self.adopt(gate, i64::MAX, now.mono));
+        let there: BTreeSet<_> = self.coverage.names().map(str::to_owned).collect();
+        // By this process's own clock as well: were the other one set, a gate that dies then would leave its copies for ever.
+        self.gates.retain(|name, gate| {
+            let done = gate.leaving && gate.receipts.is_empty();
+            there.contains(name.as_ref()) || !silent(gate) && !done
+        });
+        let long = (self.pace.interval * 2).max(GRACE.unsigned_abs());
+        self.tokens.retain(|uid, entry| {
+            entry.forget_gates(|gate| there.contains(gate));
+            if entry.place != Place::Idle || !entry.sets.is_empty() || !entry.open.is_empty() {
+                return true;
+            }
+            if world.token(uid).is_none() {
+                return false;
+            }
+            let shown = entry.live.iter().all(|(id, at)| {
+                let id = crate::domain::token::CredentialId::parse(id);
+                id.and_then(|id| world.shown(id)).is_some_and(|shown| shown >= at.as_second())
+            });
+            !shown || now.mono.saturating_sub(entry.heard) <= long
+        });
+    }
+
+    /// What may be concluded from silence.
+    pub fn watched(&self, now: Timestamp) -> Watched {
+        self.coverage.watched(self.listening_since, now)
+    }
+
+    /// Since when gates have watched.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// What is known of a token: last uses, and what was persisted.
+    pub fn known(&self, uid: &str) -> (BTreeMap<String, Timestamp>, Option<Persisted>) {
+        self.tokens.get(uid).map(|entry| (entry.live.clone(), entry.persisted.clone())).unwrap_or_default()
+    }
+
+    /// What there is to tell.
+    pub fn figures(&self) -> Figures {
+        let sets = || self.tokens.values().flat_map(|entry| &entry.sets);
+        Figures {
+            sets: sets().count(),
+            oldest: sets().map(|set| set.since).min(),
+            gates: self.coverage.gates(),
+            tokens: self.urgent.len() + self.due.len() + self.in_flight,
+            stretch: self.stretch,
+        }
+    }
+}

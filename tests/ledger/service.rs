@@ -1,0 +1,251 @@
+//! Who may report, and what the API server is asked about it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use kube::Client;
+use kube::client::Body;
+use parking_lot::Mutex;
+use prost::Message as _;
+use serde_json::{Value, json};
+use tokenward::api::report::{METHOD, Receipt, Report};
+use tokenward::ledger::service::Service;
+use tokenward::platform::reviews::{ReviewError, Reviews};
+use tonic::Code;
+
+use crate::support::{Cluster, Process, seconds};
+
+pub const GATE: &str = "system:serviceaccount:tokenward-system:tokenward-gate";
+
+/// An API server that answers TokenReviews.
+#[derive(Clone, Default)]
+pub struct Authority(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    asked: Vec<Value>,
+    answer: Value,
+    code: u16,
+    silent: bool,
+    /// How many are asked at this moment, and at most.
+    open: (usize, usize),
+}
+
+impl Authority {
+    fn answering(answer: Value) -> Self {
+        let authority = Self::default();
+        *authority.0.lock() = Inner { answer, code: 201, ..Inner::default() };
+        authority
+    }
+
+    /// That the token is this user's, for this audience.
+    pub fn knowing(user: &str, audience: &str) -> Self {
+        Self::answering(json!({"authenticated": true, "user": {"username": user}, "audiences": [audience]}))
+    }
+
+    fn client(&self) -> Client {
+        let inner = self.0.clone();
+        Client::new(
+            tower::service_fn(move |request: http::Request<Body>| {
+                let inner = inner.clone();
+                async move {
+                    assert_eq!(request.uri().path(), "/apis/authentication.k8s.io/v1/tokenreviews");
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let mut review: Value = serde_json::from_slice(&body).unwrap();
+                    let silent = {
+                        let mut inner = inner.lock();
+                        inner.asked.push(review["spec"].clone());
+                        inner.open.0 += 1;
+                        inner.open.1 = inner.open.1.max(inner.open.0);
+                        inner.silent
+                    };
+                    if silent {
+                        std::future::pending::<()>().await;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    let mut inner = inner.lock();
+                    inner.open.0 -= 1;
+                    review["status"] = inner.answer.clone();
+                    if inner.code >= 400 {
+                        review = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                            "message": "no", "reason": "Forbidden", "code": inner.code});
+                    }
+                    let mut response = http::Response::new(Body::from(serde_json::to_vec(&review).unwrap()));
+                    *response.status_mut() = http::StatusCode::from_u16(inner.code).unwrap();
+                    Ok::<_, Infallible>(response)
+                }
+            }),
+            "default",
+        )
+    }
+
+    fn asked(&self) -> usize {
+        self.0.lock().asked.len()
+    }
+
+    fn reviews(&self) -> Reviews {
+        Reviews::new(self.client(), "tokenward-ledger", Duration::from_secs(5))
+    }
+}
+
+pub fn service(process: &Process, authority: &Authority) -> Service {
+    let gates = [("tokenward-system".to_owned(), "tokenward-gate".to_owned())];
+    Service::new(process.ledger.clone(), authority.reviews(), gates)
+}
+
+fn framed(message: &[u8]) -> Bytes {
+    let mut frame = vec![0];
+    frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    frame.extend(message);
+    frame.into()
+}
+
+async fn call(
+    service: &Service,
+    path: &str,
+    authorization: Option<&str>,
+    body: Bytes,
+) -> (Code, Option<Receipt>) {
+    let mut request = http::Request::post(path).header("content-type", "application/grpc");
+    if let Some(value) = authorization {
+        request = request.header("authorization", value);
+    }
+    let response = service.answer(request.body(Full::new(body)).unwrap()).await;
+    let code =
+        |headers: &http::HeaderMap| headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
+    let early = code(response.headers());
+    let collected = response.into_body().collect().await.unwrap();
+    let late = collected.trailers().and_then(code);
+    let bytes = collected.to_bytes();
+    let receipt = (bytes.len() >= 5).then(|| Receipt::decode(&bytes[5..]).unwrap());
+    (early.or(late).expect("a status"), receipt)
+}
+
+fn report(cluster: &Cluster) -> Bytes {
+    framed(&cluster.gate("gate-a").report(vec![]).encode_to_vec())
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_gates_own_token_is_let_in() {
+    let cluster = Cluster::new();
+    let process = cluster.ledger("ledger");
+    seconds(0.1).await;
+    let other = "system:serviceaccount:shop:tokenward-gate";
+    let yes = || Authority::knowing(GATE, "tokenward-ledger");
+    let no = Authority::answering(json!({"authenticated": false, "error": "expired"}));
+    let unaware = Authority::answering(json!({"authenticated": true, "user": {"username": GATE}}));
+    let refusing = yes();
+    refusing.0.lock().code = 403;
+    let bearer = "Bearer aaa.bbb.ccc";
+    let table: [(&str, Authority, Option<&str>, Code); 11] = [
+        ("a gate", yes(), Some(bearer), Code::Ok),
+        ("no token", yes(), None, Code::Unauthenticated),
+        ("another scheme", yes(), Some("Basic aaa.bbb.ccc"), Code::Unauthenticated),
+        ("no token's shape", yes(), Some("Bearer aaa"), Code::Unauthenticated),
+        ("an expired one", no, Some(bearer), Code::Unauthenticated),
+        ("another audience", Authority::knowing(GATE, "https://api"), Some(bearer), Code::Unauthenticated),
+        ("no audience", unaware, Some(bearer), Code::Unauthenticated),
+        (
+            "another account",
+            Authority::knowing(other, "tokenward-ledger"),
+            Some(bearer),
+            Code::PermissionDenied,
+        ),
+        ("a person", Authority::knowing("jane", "tokenward-ledger"), Some(bearer), Code::PermissionDenied),
+        ("no name", Authority::knowing("", "tokenward-ledger"), Some(bearer), Code::Unauthenticated),
+        ("no right to ask", refusing, Some(bearer), Code::Unavailable),
+    ];
+    for (who, authority, authorization, expected) in table {
+        let service = service(&process, &authority);
+        let (code, receipt) = call(&service, METHOD, authorization, report(&cluster)).await;
+        assert_eq!(code, expected, "{who}");
+        assert_eq!(receipt.is_some(), expected == Code::Ok, "{who}");
+    }
+    let counted = |result| process.ledger.metrics().reports.get([result]);
+    assert_eq!([counted("ok"), counted("Forbidden"), counted("Unauthenticated")], [1, 2, 7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_names_the_audience_and_what_was_answered_is_remembered_for_a_while() {
+    let authority = Authority::knowing(GATE, "tokenward-ledger");
+    let reviews = authority.reviews();
+    for _ in 0..100 {
+        assert_eq!(reviews.user("aaa.bbb.ccc").await.as_deref(), Ok(GATE));
+    }
+    let spec = authority.0.lock().asked[0].clone();
+    assert_eq!(spec, json!({"token": "aaa.bbb.ccc", "audiences": ["tokenward-ledger"]}));
+    assert_eq!(authority.asked(), 1);
+    authority.0.lock().answer = json!({"authenticated": false});
+    seconds(59.0).await;
+    assert!(reviews.user("aaa.bbb.ccc").await.is_ok());
+    seconds(2.0).await;
+    assert_eq!(reviews.user("aaa.bbb.ccc").await, Err(ReviewError::Refused));
+    assert_eq!(reviews.user("aaa.bbb.ccc").await, Err(ReviewError::Refused));
+    assert_eq!(authority.asked(), 2, "a refusal is remembered too");
+    authority.0.lock().answer = json!({"authenticated": true, "user": {"username": GATE},
+        "audiences": ["tokenward-ledger"]});
+    seconds(11.0).await;
+    assert!(reviews.user("aaa.bbb.ccc").await.is_ok(), "but not for long");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_tokens_asks_little_at_a_time_and_pushes_no_gate_out() {
+    let authority = Authority::knowing(GATE, "tokenward-ledger");
+    let reviews = Arc::new(authority.reviews());
+    assert!(reviews.user("gate.gate.gate").await.is_ok());
+    authority.0.lock().answer = json!({"authenticated": false});
+    for garbage in ["", "a.b", "a.b.c.d", "a b.c.d", &"x.".repeat(5_000), "a..b"] {
+        assert_eq!(reviews.user(garbage).await, Err(ReviewError::Refused), "{garbage:.20}");
+    }
+    assert_eq!(authority.asked(), 1, "nobody is asked about garbage");
+    let flood = (0..800).map(|number| {
+        let reviews = reviews.clone();
+        tokio::spawn(async move { reviews.user(&format!("a.b.{number}")).await })
+    });
+    futures::future::join_all(flood).await;
+    assert_eq!(authority.0.lock().open.1, 4);
+    assert!(reviews.user("gate.gate.gate").await.is_ok(), "still remembered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_does_not_answer_is_not_waited_for_long() {
+    let cluster = Cluster::new();
+    let process = cluster.ledger("ledger");
+    seconds(0.1).await;
+    let authority = Authority::knowing(GATE, "tokenward-ledger");
+    authority.0.lock().silent = true;
+    let service = service(&process, &authority);
+    let before = tokio::time::Instant::now();
+    let (code, _) = call(&service, METHOD, Some("Bearer aaa.bbb.ccc"), report(&cluster)).await;
+    assert_eq!(code, Code::Unavailable);
+    assert!(before.elapsed() < Duration::from_secs(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_refused_and_so_is_what_is_too_long() {
+    let cluster = Cluster::new();
+    let process = cluster.ledger("ledger");
+    seconds(0.1).await;
+    let authority = Authority::knowing(GATE, "tokenward-ledger");
+    let service = service(&process, &authority);
+    let bearer = Some("Bearer aaa.bbb.ccc");
+    let nameless = framed(&Report::default().encode_to_vec());
+    assert_eq!(call(&service, METHOD, bearer, nameless).await.0, Code::InvalidArgument);
+    assert_eq!(call(&service, METHOD, bearer, framed(&[0xff; 20])).await.0, Code::InvalidArgument);
+    assert_eq!(call(&service, METHOD, bearer, framed(&vec![0; 5 << 20])).await.0, Code::OutOfRange);
+    assert_eq!(call(&service, "/another", bearer, report(&cluster)).await.0, Code::Unimplemented);
+    for number in 0..64 {
+        cluster.gate(&format!("gate-{number}")).send(&process, vec![]).unwrap();
+    }
+    assert_eq!(call(&service, METHOD, bearer, report(&cluster)).await.0, Code::ResourceExhausted);
+    // Who does not lead asks nobody.
+    process.stop.cancel();
+    seconds(0.1).await;
+    let asked = authority.asked();
+    let stranger = Some("Bearer ddd.eee.fff");
+    assert_eq!(call(&service, METHOD, stranger, report(&cluster)).await.0, Code::FailedPrecondition);
+    assert_eq!(authority.asked(), asked);
+}
