@@ -12,6 +12,9 @@ pub const REVISION: &str = match option_env!("TOKENWARD_REVISION") {
 pub mod api;
 pub mod controller;
 pub mod domain;
+pub mod gate;
+pub mod ledger;
+pub mod platform;
 pub mod runtime;
 #[cfg(feature = "testkit")]
 pub mod testkit;

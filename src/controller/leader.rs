@@ -1,12 +1,10 @@
-//! Drives [`lease::Election`] against a real Lease, tells the rest of the process whether it leads, and holds the fence
-//! that every write passes.
+//! Drives [`lease::Election`] against a real Lease, and tells the rest of the process whether it leads.
 //!
 //! All waiting is on tokio's clock, so the loop runs in virtual time; the wall clock is only written into the Lease.
 
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -19,111 +17,11 @@ use tokio_util::sync::CancellationToken;
 use super::metrics::Metrics;
 use crate::domain::lease::{Command, Config, Election, Event, Moment, Record, Seen};
 use crate::domain::ports::Clock;
+use crate::platform::leadership::Notes;
+pub use crate::platform::leadership::{Fence, Handle, Leadership, NotLeading};
 
 #[cfg(test)]
 mod tests;
-
-/// What is known about leadership, as last published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leadership {
-    /// Whether this process leads.
-    pub leading: bool,
-    /// Until when it may act without another renewal; `None` without a limit, or when not leading.
-    pub valid_until: Option<Instant>,
-    /// Who leads, as far as known; empty if nobody.
-    pub holder: String,
-    /// Grows each time this process becomes leader. A receiver that was slow sees by it that the leadership it knew
-    /// had ended in between.
-    pub term: u64,
-}
-
-impl Leadership {
-    /// The leadership of a process that was told not to elect: unlimited.
-    pub fn always() -> Self {
-        Self { leading: true, valid_until: None, holder: String::new(), term: 1 }
-    }
-
-    fn none() -> Self {
-        Self { leading: false, valid_until: None, holder: String::new(), term: 0 }
-    }
-}
-
-/// This process does not lead (any more): the write must not be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not the leader: nothing is written")]
-pub struct NotLeading;
-
-impl NotLeading {
-    /// A bounded name for metrics and logs.
-    pub fn category(self) -> &'static str {
-        "NotLeading"
-    }
-}
-
-/// Asked right before each write. It compares the deadline with the clock itself, so it holds even if the loop that
-/// renews, or the task that learns of a loss, does not get to run.
-///
-/// A write that has passed may still be on its way when the deadline strikes. That is what the time between the renew
-/// deadline and the lease duration is for; bound the call by [`Fence::deadline`] where that time is too short.
-#[derive(Debug, Clone)]
-pub struct Fence {
-    epoch: Instant,
-    /// Nanoseconds after `epoch`; 0 while not leading, `u64::MAX` without limit.
-    until: Arc<AtomicU64>,
-}
-
-impl Fence {
-    /// Open without limit, for a process that does not elect.
-    pub fn always() -> Self {
-        Self { epoch: Instant::now(), until: Arc::new(AtomicU64::new(u64::MAX)) }
-    }
-
-    fn closed(epoch: Instant) -> Self {
-        Self { epoch, until: Arc::new(AtomicU64::new(0)) }
-    }
-
-    /// Refuses unless this process leads at this moment.
-    pub fn check(&self) -> Result<(), NotLeading> {
-        match self.until.load(Ordering::Acquire) {
-            0 => Err(NotLeading),
-            u64::MAX => Ok(()),
-            until if self.epoch.elapsed() < Duration::from_nanos(until) => Ok(()),
-            _ => Err(NotLeading),
-        }
-    }
-
-    /// When leadership ends unless it is renewed; `None` without limit, or when not leading.
-    pub fn deadline(&self) -> Option<Instant> {
-        match self.until.load(Ordering::Acquire) {
-            0 | u64::MAX => None,
-            until => Some(self.epoch + Duration::from_nanos(until)),
-        }
-    }
-
-    fn set(&self, until: Option<Duration>) {
-        let nanos = until.map_or(0, |until| u64::try_from(until.as_nanos()).unwrap_or(u64::MAX - 1));
-        self.until.store(nanos, Ordering::Release);
-    }
-}
-
-/// What the rest of the process holds of the election.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    /// Changes of leadership.
-    pub leadership: watch::Receiver<Leadership>,
-    /// The check before each write.
-    pub fence: Fence,
-    /// Keeps `changed()` pending instead of failing where nothing is elected.
-    _sender: Option<Arc<watch::Sender<Leadership>>>,
-}
-
-impl Handle {
-    /// For `--leader-elect=false`: always leading.
-    pub fn always() -> Self {
-        let (sender, leadership) = watch::channel(Leadership::always());
-        Self { leadership, fence: Fence::always(), _sender: Some(Arc::new(sender)) }
-    }
-}
 
 /// The loop that stands for election.
 pub struct Elector {
@@ -137,6 +35,7 @@ pub struct Elector {
     /// The Lease as last answered: whatever in it is not ours (labels, annotations, other fields) is written back as is.
     object: Lease,
     failure: Option<String>,
+    notes: Option<Arc<Notes>>,
 }
 
 impl Elector {
@@ -150,7 +49,7 @@ impl Elector {
     ) -> (Self, Handle) {
         let (sender, leadership) = watch::channel(Leadership::none());
         let fence = Fence::closed(Instant::now());
-        let handle = Handle { leadership, fence: fence.clone(), _sender: None };
+        let handle = Handle::new(leadership, fence.clone());
         let elector = Self {
             api,
             name: name.into(),
@@ -161,8 +60,16 @@ impl Elector {
             fence,
             object: Lease::default(),
             failure: None,
+            notes: None,
         };
         (elector, handle)
+    }
+
+    /// Keeps these annotations on the Lease while it leads.
+    #[must_use]
+    pub fn with_notes(mut self, notes: Arc<Notes>) -> Self {
+        self.notes = Some(notes);
+        self
     }
 
     /// Stands for election until `release` is cancelled, then gives the Lease back and returns. Cancel it only after the
@@ -190,17 +97,18 @@ impl Elector {
     }
 
     fn now(&self) -> Moment {
-        Moment { mono: self.fence.epoch.elapsed(), wall: self.clock.now() }
+        Moment { mono: self.fence.epoch().elapsed(), wall: self.clock.now() }
     }
 
     /// Carries one command out. If leadership lapses meanwhile, that is published at that moment, not after the answer.
     async fn carry_out(&mut self, command: Command) -> Event {
         let until = match &command {
-            Command::Wait(until) => Some(self.fence.epoch + *until),
+            Command::Wait(until) => Some(self.fence.epoch() + *until),
             _ => None,
         };
         let lapse = self.fence.deadline().filter(|lapse| *lapse > Instant::now());
-        let call = call(&self.api, &self.name, &self.object, self.election.config().call_timeout(), command);
+        let object = self.annotated(&command);
+        let call = call(&self.api, &self.name, &object, self.election.config().call_timeout(), command);
         let outcome = {
             let mut work = pin!(async {
                 match until {
@@ -224,6 +132,20 @@ impl Elector {
             }
         };
         self.understand(outcome)
+    }
+
+    /// The Lease as last answered, with the annotations that go with the command.
+    fn annotated(&self, command: &Command) -> Lease {
+        let mut object = self.object.clone();
+        let (Some(notes), Command::Create(record) | Command::Replace { record, .. }) = (&self.notes, command)
+        else {
+            return object;
+        };
+        let held = record.holder == self.election.config().identity();
+        // A claim made while not leading begins a new term: until that is read, the predecessor's legacy stands.
+        let term = (!held || self.election.leads(self.now().mono)).then(|| self.election.term());
+        notes.write(&mut object.metadata.annotations, held, term);
+        object
     }
 
     fn understand(&mut self, outcome: Result<Answer, String>) -> Event {
@@ -260,6 +182,9 @@ impl Elector {
                 transitions: spec.lease_transitions.unwrap_or_default(),
             },
         };
+        if let Some(notes) = &self.notes {
+            notes.saw(lease.metadata.annotations.as_ref());
+        }
         self.object = lease;
         seen
     }
@@ -270,12 +195,12 @@ impl Elector {
 }
 
 fn publish(election: &Election, fence: &Fence, sender: &watch::Sender<Leadership>, metrics: &Metrics) {
-    let leading = election.leads(fence.epoch.elapsed());
+    let leading = election.leads(fence.epoch().elapsed());
     let valid_until = election.valid_until().filter(|_| leading);
     fence.set(valid_until);
     let next = Leadership {
         leading,
-        valid_until: valid_until.map(|until| fence.epoch + until),
+        valid_until: valid_until.map(|until| fence.epoch() + until),
         holder: election.holder().to_owned(),
         term: election.term(),
     };

@@ -8,10 +8,10 @@ pub mod kept;
 pub mod leader;
 pub mod memory;
 pub mod metrics;
-pub mod readiness;
 pub mod reconcile;
 mod rows;
 pub mod watches;
+mod world;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use kube::Client;
 use kube::runtime::controller::{self, applier};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,11 +34,13 @@ use self::leader::Handle;
 use self::memory::Memory;
 use self::metrics::Metrics;
 use self::metrics::tokens::TokenSource;
-use self::readiness::Readiness;
 use self::reconcile::Context;
 use self::watches::{Scope, Shared};
+use crate::domain::directory::Directory;
 use crate::domain::plan::Settings;
-use crate::domain::ports::{Clock, Entropy};
+use crate::domain::ports::{Clock, Entropy, UsageSource};
+use crate::domain::usage::NoLedger;
+use crate::platform::readiness::Readiness;
 
 /// What the controller is told.
 #[derive(Clone, Debug)]
@@ -61,6 +63,31 @@ pub struct Options {
     pub identity: String,
 }
 
+/// Time and randomness.
+pub struct Sources {
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where secrets come from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// What the ledger has to say to the controller.
+pub struct Usage {
+    /// What is known of a token's use, asked at every look.
+    pub source: Arc<dyn UsageSource>,
+    /// Namespace and name of ApiTokens of which something new is known, at the pace of the ledger's budget of writes.
+    pub news: mpsc::Receiver<(String, String)>,
+    /// The ApiTokens and their credential ids, kept up to date from the watch for the ledger to look at.
+    pub world: Arc<RwLock<Directory>>,
+}
+
+impl Usage {
+    /// No ledger listens.
+    pub fn none() -> Self {
+        Self { source: Arc::new(NoLedger), news: mpsc::channel(1).1, world: Arc::default() }
+    }
+}
+
 /// A controller, ready to run.
 pub struct Controller {
     options: Options,
@@ -70,6 +97,7 @@ pub struct Controller {
     publisher: events::Publisher,
     leader: Handle,
     clock: Arc<dyn Clock>,
+    news: mpsc::Receiver<(String, String)>,
 }
 
 impl Controller {
@@ -78,11 +106,11 @@ impl Controller {
     pub fn new(
         options: Options,
         client: Client,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
+        Sources { clock, entropy }: Sources,
         metrics: Metrics,
         leader: Handle,
         readiness: watch::Sender<Readiness>,
+        usage: Usage,
     ) -> Self {
         let secrets = Arc::new(SecretIndex::default());
         let namespaces = Arc::new(NamespaceIndex::new(&options.settings.ownership));
@@ -100,6 +128,7 @@ impl Controller {
             entropy,
             secrets: secrets.clone(),
             namespaces: namespaces.clone(),
+            usage: usage.source,
             memory: memory.clone(),
             announcer,
             metrics: metrics.clone(),
@@ -109,8 +138,8 @@ impl Controller {
             [] => vec![Scope::new(None)],
             names => names.iter().cloned().map(Some).map(Scope::new).collect(),
         };
-        let shared = Shared { client, secrets, namespaces, memory, metrics, readiness };
-        Self { options, context, shared, scopes, publisher, leader, clock }
+        let shared = Shared { client, secrets, namespaces, world: usage.world, memory, metrics, readiness };
+        Self { options, context, shared, scopes, publisher, leader, clock, news: usage.news }
     }
 
     /// The ApiTokens as the metrics show them.
@@ -127,6 +156,8 @@ impl Controller {
             scope.spawn_resync(&mut background, self.options.resync);
         }
         background.spawn(self.publisher.run());
+        let listeners = self.scopes.iter().map(Scope::listener).collect();
+        background.spawn(watches::pass_on(self.news, listeners));
         let mut leadership = self.leader.leadership.clone();
         let mut ready = self.shared.readiness.subscribe();
         loop {

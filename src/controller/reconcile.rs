@@ -19,7 +19,7 @@ use super::metrics::Metrics;
 use crate::api::{ApiToken, ApiTokenStatus, CredentialState, Reason};
 use crate::domain::notice::notices;
 use crate::domain::plan::{Observed, ReadSecret, SecretView, Settings, Step, plan};
-use crate::domain::ports::{Clock, Entropy};
+use crate::domain::ports::{Clock, Entropy, UsageSource};
 use crate::domain::status::Problem;
 use crate::domain::token::Token;
 use crate::domain::{delivery, lifecycle};
@@ -47,6 +47,8 @@ pub struct Context {
     pub secrets: Arc<SecretIndex>,
     /// Namespaces as their watch reports them.
     pub namespaces: Arc<NamespaceIndex>,
+    /// What gates reported.
+    pub usage: Arc<dyn UsageSource>,
     /// What this process remembers.
     pub memory: Arc<Memory>,
     /// Publishes events.
@@ -150,6 +152,8 @@ impl<'a> Look<'a> {
         // As it is now, to the end of the look. Were it to change between the delivery and the status that notes it, the
         // status would note a content that was never delivered; so it is the next look, already called for, that sees it.
         let namespace = self.context.namespaces.get(self.token.namespace());
+        // So is what gates reported.
+        let usage = self.context.usage.observe(self.token.uid(), self.context.clock.now());
         for _ in 0..MAX_STEPS {
             let observed = Observed {
                 token: &self.token,
@@ -157,6 +161,7 @@ impl<'a> Look<'a> {
                 secret: &self.secret,
                 in_hand: self.in_hand.as_ref(),
                 refusal: self.refusal.as_ref(),
+                usage: &usage,
             };
             let step = plan(self.context.clock.now(), &self.context.settings, &observed);
             match step {

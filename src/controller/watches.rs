@@ -11,23 +11,26 @@ use kube::api::{Api, ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::utils::Backoff;
+use kube::runtime::watcher as watch_objects;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as watch_objects};
 use kube::{Client, Resource};
-use tokio::sync::{broadcast, watch};
+use parking_lot::RwLock;
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{debug, error, info, warn};
+use tracing::{error, warn};
 
 use super::execute::slim;
 use super::index::{NamespaceIndex, SecretIndex};
 use super::kept::Kept;
 use super::memory::Memory;
 use super::metrics::Metrics;
-use super::readiness::Readiness;
+use super::world;
 use crate::api::{ApiToken, keys};
+use crate::domain::directory::Directory;
 use crate::domain::ports::Clock;
+use crate::platform::readiness::Readiness;
+use crate::platform::watching::resilient;
 
 /// Names that readiness is told by.
 pub const SYNCED: [&str; 3] = ["apitokens", "secrets", "namespaces"];
@@ -61,6 +64,8 @@ pub struct Shared {
     pub secrets: Arc<SecretIndex>,
     /// Namespaces, fed by the watch.
     pub namespaces: Arc<NamespaceIndex>,
+    /// Which ApiTokens there are, for the ledger.
+    pub world: Arc<RwLock<Directory>>,
     /// Forgets tokens that are gone.
     pub memory: Arc<Memory>,
     /// Counts errors and restarts.
@@ -123,6 +128,11 @@ impl Scope {
         };
     }
 
+    /// The namespace served, and where to say that one of its tokens needs a look.
+    pub fn listener(&self) -> Listener {
+        (self.namespace.clone(), self.triggers.clone())
+    }
+
     /// Looks at every token again and again.
     pub fn spawn_resync(&self, tasks: &mut JoinSet<()>, every: Duration) {
         let triggers = self.triggers.clone();
@@ -137,6 +147,19 @@ impl Scope {
     /// Looks at every token again when the wall clock is set: timers run on the other clock.
     pub fn spawn_clock_watch(&self, tasks: &mut JoinSet<()>, clock: Arc<dyn Clock>) {
         tasks.spawn(watch_clock(clock, self.triggers.clone()));
+    }
+}
+
+/// The namespace of a scope (all, if none) and its triggers.
+pub type Listener = (Option<String>, broadcast::Sender<Trigger>);
+
+/// Has the tokens looked at that `news` names (namespace, name).
+pub async fn pass_on(mut news: mpsc::Receiver<(String, String)>, listeners: Vec<Listener>) {
+    while let Some((namespace, name)) = news.recv().await {
+        let served = |listener: &&Listener| listener.0.as_ref().is_none_or(|served| *served == namespace);
+        if let Some((_, triggers)) = listeners.iter().find(served) {
+            let _ = triggers.send(Trigger::One(ObjectRef::new(&name).within(&namespace)));
+        }
     }
 }
 
@@ -166,11 +189,12 @@ async fn watch_tokens(
     let mut events = Box::pin(resilient(
         watch_objects(api, watcher::Config::default().page_size(PAGE)),
         "apitokens",
-        &shared,
+        &shared.metrics.process,
     ));
     while let Some(event) = events.next().await {
         let Some(event) = understood(event, &shared.metrics) else { continue };
         writer.apply_watcher_event(&event);
+        world::follow(&shared.world, &event);
         let trigger = match &event {
             Event::Apply(token) => Some(Trigger::One(reference(token))),
             Event::Delete(token) => {
@@ -181,6 +205,7 @@ async fn watch_tokens(
             Event::InitDone => {
                 let uids = store.state().iter().map(|token| token.uid().to_owned()).collect();
                 shared.memory.listed(namespace.as_deref(), &uids);
+                world::listed(&shared.world, namespace.as_deref(), &uids);
                 Readiness::synced(&shared.readiness, SYNCED[0]);
                 Some(Trigger::All)
             }
@@ -207,7 +232,7 @@ fn understood(event: Event<DeserializeGuard<ApiToken>>, metrics: &Metrics) -> Op
         let kept = Kept::gone(&metadata);
         let (namespace, name) = (kept.namespace(), kept.name());
         error!(namespace, name, error, "ApiToken cannot be understood and is left alone");
-        metrics.watch_errors.inc([SYNCED[0]]);
+        metrics.process.watch_errors.inc([SYNCED[0]]);
         (false, kept)
     };
     match event {
@@ -232,7 +257,7 @@ async fn watch_secrets(shared: Shared, namespace: Option<String>, triggers: broa
         keys::MANAGED_BY,
         keys::FIELD_MANAGER
     ));
-    let mut events = Box::pin(resilient(watch_objects(api, config), "secrets", &shared));
+    let mut events = Box::pin(resilient(watch_objects(api, config), "secrets", &shared.metrics.process));
     while let Some(event) = events.next().await {
         let listed = matches!(event, Event::InitDone);
         for (namespace, name) in shared.secrets.apply(metadata(event)) {
@@ -248,8 +273,11 @@ type Listeners = (Store<Kept>, broadcast::Sender<Trigger>);
 
 async fn watch_namespaces(shared: Shared, listeners: Listeners) {
     let api = Api::<PartialObjectMeta<Namespace>>::all(shared.client.clone());
-    let mut events =
-        Box::pin(resilient(watch_objects(api, watcher::Config::default()), "namespaces", &shared));
+    let mut events = Box::pin(resilient(
+        watch_objects(api, watcher::Config::default()),
+        "namespaces",
+        &shared.metrics.process,
+    ));
     while let Some(event) = events.next().await {
         let listed = matches!(event, Event::InitDone);
         trigger_namespaces(&shared.namespaces.apply(metadata(event)), &listeners);
@@ -310,120 +338,5 @@ fn metadata<K>(event: Event<PartialObjectMeta<K>>) -> Event<ObjectMeta> {
         Event::Init => Event::Init,
         Event::InitApply(object) => Event::InitApply(object.metadata),
         Event::InitDone => Event::InitDone,
-    }
-}
-
-/// The events of a watch that is retried for ever. Every error is counted and told, with what to do about it.
-fn resilient<K>(
-    stream: impl Stream<Item = watcher::Result<Event<K>>> + Send,
-    resource: &'static str,
-    shared: &Shared,
-) -> impl Stream<Item = Event<K>> + Send
-where
-    K: Send,
-{
-    let metrics = shared.metrics.clone();
-    let mut lists = 0_u64;
-    stream.backoff(Retry::default()).filter_map(move |event| {
-        let event = match event {
-            Ok(event) => {
-                if matches!(event, Event::Init) {
-                    if lists > 0 {
-                        metrics.watch_restarts.inc([resource]);
-                        debug!(resource, "watch starts over with a list");
-                    }
-                    lists += 1;
-                }
-                Some(event)
-            }
-            Err(error) => {
-                metrics.watch_errors.inc([resource]);
-                explain(resource, &error);
-                None
-            }
-        };
-        std::future::ready(event)
-    })
-}
-
-fn explain(resource: &'static str, error: &watcher::Error) {
-    let code = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status.code,
-        _ => 0,
-    };
-    match code {
-        404 if resource == SYNCED[0] => error!(
-            resource,
-            "the ApiToken CRD is not installed: install the chart, or apply the output of `tokenward crds`; trying again"
-        ),
-        403 => {
-            error!(resource, %error, "the operator may not watch this: check its Roles and --namespaces; trying again")
-        }
-        // Watches expire by design.
-        410 => info!(resource, "watch expired; starting over"),
-        _ => warn!(resource, %error, "watch failed; trying again"),
-    }
-}
-
-/// Half a second, doubling to fifteen. Without chance: two replicas differ in time anyway, and a replayed simulation
-/// must not differ at all.
-#[derive(Debug)]
-struct Retry {
-    next: Duration,
-    failed: Option<Instant>,
-}
-
-impl Retry {
-    const FIRST: Duration = Duration::from_millis(500);
-    const LAST: Duration = Duration::from_secs(15);
-    /// A watch that has worked for this long starts again with the shortest pause.
-    const CALM: Duration = Duration::from_secs(60);
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { next: Self::FIRST, failed: None }
-    }
-}
-
-impl Iterator for Retry {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let now = self.next;
-        self.next = (now * 2).min(Self::LAST);
-        self.failed = Some(Instant::now());
-        Some(now)
-    }
-}
-
-impl Backoff for Retry {
-    /// Called at every event; each attempt begins with one, also an attempt that then fails.
-    fn reset(&mut self) {
-        if self.failed.is_some_and(|failed| failed.elapsed() > Self::CALM) {
-            *self = Self::default();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn attempts_that_keep_failing_become_rare() {
-        let mut retry = Retry::default();
-        let pauses: Vec<_> = (0..7)
-            .map(|_| {
-                retry.reset();
-                retry.next().unwrap().as_millis()
-            })
-            .collect();
-        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 15000, 15000]);
-        tokio::time::advance(Retry::CALM * 2).await;
-        retry.reset();
-        assert_eq!(retry.next(), Some(Retry::FIRST));
     }
 }

@@ -1,7 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`: for the kubelet and the scraper, not for the world.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,50 +9,29 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::controller::readiness::Readiness;
+use super::serve::{Limits, Meter, Server};
+use crate::platform::readiness::Readiness;
 
-/// Connections at once; more wait in the backlog. Probes and scrapers need a handful.
-const MAX_CONNECTIONS: usize = 64;
-/// Longest time for a request to arrive, and for an open connection to stay unused.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest life of a connection: slow readers do not hold their place for ever, and a scraper just connects anew.
-const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
-/// How long answers under way may take to end on shutdown.
-const DRAIN: Duration = Duration::from_secs(2);
+/// The flag that names the address.
+pub const FLAG: &str = "--admin-listen";
+
+/// Probes and scrapers need a handful of connections and little patience.
+const LIMITS: Limits = Limits {
+    connections: 64,
+    head: Duration::from_secs(30),
+    idle: Duration::from_secs(300),
+    request: Duration::from_secs(30),
+    drain: Duration::from_secs(2),
+};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Why the endpoint is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// The address cannot be listened on.
-    #[error("--admin-listen {address} cannot be listened on")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-}
-
-impl AdminError {
-    /// A bounded name for logs.
-    pub fn category(&self) -> &'static str {
-        match self {
-            Self::Listen { .. } => "Listen",
-        }
-    }
-}
 
 /// What is served.
 #[derive(Clone)]
@@ -64,56 +42,10 @@ pub struct Admin {
     pub readiness: watch::Receiver<Readiness>,
 }
 
-/// Takes the port, so that a wrong address ends the process before it does anything else.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, AdminError> {
-    TcpListener::bind(address).await.map_err(|source| AdminError::Listen { address, source })
-}
-
 /// Serves until `shutdown`, and then until the answers under way have ended.
 pub async fn serve(listener: TcpListener, admin: Admin, shutdown: CancellationToken) {
-    let router = router(admin);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let connections = TaskTracker::new();
-    loop {
-        let accept = async {
-            let place = places.clone().acquire_owned().await.ok()?;
-            Some((listener.accept().await, place))
-        };
-        let Some(Some((accepted, place))) = shutdown.run_until_cancelled(accept).await else { break };
-        match accepted {
-            Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), shutdown.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
-            }
-            // Out of file descriptors, or a client that was gone before it was accepted: neither is ours to end by.
-            Err(error) => {
-                tracing::warn!(%error, "the admin endpoint cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-    connections.close();
-    let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
-}
-
-async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
-    let service = TowerToHyperService::new(router);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = shutdown.cancelled() => {}
-        () = tokio::time::sleep(MAX_CONNECTION_AGE) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(DRAIN, connection).await;
+    let service = TowerToHyperService::new(router(admin));
+    Server::new(LIMITS, Meter::none("admin")).serve(listener, service, shutdown).await;
 }
 
 /// The routes; anything else is 404.
@@ -129,6 +61,9 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     let readiness = admin.readiness.borrow().clone();
     if readiness.is_ready() {
         return "ok\n".into_response();
+    }
+    if readiness.is_leaving() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "leaving\n").into_response();
     }
     let pending: Vec<&str> = readiness.pending().collect();
     (StatusCode::SERVICE_UNAVAILABLE, format!("not synced yet: {}\n", pending.join(", "))).into_response()
@@ -150,8 +85,10 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, Infallible> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::serve::listen;
     use http_body_util::BodyExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tower::ServiceExt;
 
     fn admin() -> (watch::Sender<Readiness>, Admin) {
@@ -183,6 +120,9 @@ mod tests {
         assert_eq!(ask(&admin, "GET", "/readyz").await.2, "not synced yet: secrets\n");
         Readiness::synced(&sender, "secrets");
         assert_eq!(ask(&admin, "GET", "/readyz").await.0, 200);
+        Readiness::leave(&sender);
+        let (status, _, body) = ask(&admin, "GET", "/readyz").await;
+        assert_eq!((status, body.as_str()), (503, "leaving\n"));
     }
 
     #[tokio::test]
@@ -199,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn a_shutdown_lets_answers_end_and_frees_the_port() {
         let (_sender, admin) = admin();
-        let listener = listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
+        let listener = listen(FLAG, ([127, 0, 0, 1], 0).into()).await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(serve(listener, admin, shutdown.clone()));
@@ -220,9 +160,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_in_use_is_named() {
-        let first = listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
+        let first = listen(FLAG, ([127, 0, 0, 1], 0).into()).await.expect("a port");
         let address = first.local_addr().expect("bound");
-        let error = listen(address).await.expect_err("taken");
+        let error = listen(FLAG, address).await.expect_err("taken");
         assert_eq!(error.to_string(), format!("--admin-listen {address} cannot be listened on"));
         assert_eq!(error.category(), "Listen");
     }

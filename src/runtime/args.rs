@@ -15,6 +15,10 @@ use crate::domain::ownership::OwnershipRules;
 use crate::domain::plan::Settings;
 use crate::domain::token::Prefix;
 
+pub mod gate;
+#[cfg(test)]
+mod gate_tests;
+pub mod ledger;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +56,8 @@ pub enum LogFormat {
 pub enum Command {
     /// Run the controller: issue and rotate the tokens that ApiTokens declare
     Controller(Box<ControllerArgs>),
+    /// Run a gate: tell proxies which requests may pass, and count the use of every token
+    Gate(Box<gate::GateArgs>),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
     /// Print a reference for docs/
@@ -195,6 +201,10 @@ pub struct ControllerArgs {
     #[arg(long, env = "TOKENWARD_SHUTDOWN_GRACE", default_value = "10s", value_name = "DURATION",
         value_parser = |text: &str| between(text, Duration::ZERO, Duration::from_secs(600)))]
     pub shutdown_grace: Duration,
+
+    /// The ledger's.
+    #[command(flatten)]
+    pub ledger: ledger::LedgerArgs,
 }
 
 /// Arguments that are well-formed each by itself but cannot be used together.
@@ -206,6 +216,9 @@ pub enum ArgsError {
     /// The business labels clash.
     #[error(transparent)]
     Labels(#[from] BusinessLabelError),
+    /// The ledger cannot be served like this.
+    #[error(transparent)]
+    Ledger(#[from] ledger::LedgerArgsError),
 }
 
 impl ArgsError {
@@ -214,6 +227,7 @@ impl ArgsError {
         match self {
             Self::Lease(_) => "Lease",
             Self::Labels(_) => "Labels",
+            Self::Ledger(_) => "Ledger",
         }
     }
 }
@@ -234,6 +248,7 @@ impl ControllerArgs {
             // The name comes later (it may need randomness); whether the times fit can be said now.
             self.lease_config("unnamed".to_owned())?;
         }
+        self.ledger.check(self.leader_elect)?;
         let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
         Ok(Checked {
             settings: Settings {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 use tower::{BoxError, Layer, Service};
 
 use super::client_metrics::{code, is_stream, verb};
-use crate::controller::metrics::Metrics;
+use crate::platform::process::ProcessMetrics;
 
 #[cfg(test)]
 mod tests;
@@ -59,7 +59,7 @@ impl ClientError {
 pub async fn connect(
     kubeconfig: Option<&Path>,
     request_timeout: Duration,
-    metrics: Metrics,
+    metrics: ProcessMetrics,
 ) -> Result<kube::Client, ClientError> {
     let mut config = match kubeconfig {
         Some(path) => {
@@ -85,7 +85,7 @@ pub async fn connect(
 /// Bounds and counts calls.
 struct CallsLayer {
     request_timeout: Duration,
-    metrics: Metrics,
+    metrics: ProcessMetrics,
 }
 
 impl<S> Layer<S> for CallsLayer {
@@ -99,7 +99,7 @@ impl<S> Layer<S> for CallsLayer {
 struct Calls<S> {
     inner: S,
     request_timeout: Duration,
-    metrics: Metrics,
+    metrics: ProcessMetrics,
 }
 
 /// The API server did not answer in time. The call may have had effect all the same.
@@ -153,11 +153,11 @@ struct Count {
     verb: &'static str,
     code: &'static str,
     started: Instant,
-    metrics: Metrics,
+    metrics: ProcessMetrics,
 }
 
 impl Count {
-    fn new(verb: &'static str, metrics: Metrics) -> Self {
+    fn new(verb: &'static str, metrics: ProcessMetrics) -> Self {
         Self { verb, code: "dropped", started: Instant::now(), metrics }
     }
 

@@ -10,14 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{Checked, ControllerArgs};
 use super::clock::SystemClock;
-use super::entropy::{SystemEntropy, suffix};
-use super::{RunError, admin, client, shutdown};
+use super::entropy::SystemEntropy;
+use super::{RunError, admin, client, environment, ledger, serve, shutdown};
 use crate::api::Health;
 use crate::controller::leader::{Elector, Handle};
 use crate::controller::metrics::{Metrics, tokens};
-use crate::controller::readiness::Readiness;
-use crate::controller::{Controller, Options, watches};
-use crate::domain::ports::EntropyError;
+use crate::controller::{Controller, Options, Sources, watches};
+use crate::platform::readiness::Readiness;
 
 /// Every health as a metric label, in the order of the type.
 const HEALTHS: [&str; Health::ALL.len()] = {
@@ -30,16 +29,17 @@ const HEALTHS: [&str; Health::ALL.len()] = {
     words
 };
 
-/// Runs until a signal. On the way down, reconciles end first, then the Lease is given back, then the admin endpoint
+/// Runs until a signal. On the way down, reconciles and the ledger end first, then the Lease is given back, then the admin endpoint
 /// closes: the next leader starts only when this one has stopped writing.
 pub async fn run(args: ControllerArgs, checked: Checked) -> Result<(), RunError> {
     let stop = shutdown::on_signals()
         .map_err(|source| RunError::Io { what: "signal handlers cannot be set up", source })?;
-    let listener = admin::listen(args.admin_listen).await?;
+    let listener = serve::listen(admin::FLAG, args.admin_listen).await?;
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let client = client::connect(args.kubeconfig.as_deref(), args.request_timeout, metrics.clone()).await?;
-    let identity = identity(&args)?;
+    let client =
+        client::connect(args.kubeconfig.as_deref(), args.request_timeout, metrics.process.clone()).await?;
+    let identity = environment::identity(args.identity.as_deref())?;
     let clock = Arc::new(SystemClock);
     tracing::info!(
         version = crate::VERSION,
@@ -51,17 +51,29 @@ pub async fn run(args: ControllerArgs, checked: Checked) -> Result<(), RunError>
     );
 
     let released = CancellationToken::new();
-    let (leader, election) = if args.leader_elect {
-        let api = Api::<Lease>::namespaced(client.clone(), &lease_namespace(&args, &client));
+    let (readiness, ready) = Readiness::channel(watches::SYNCED);
+    let (leader, elector) = if args.leader_elect {
+        let namespace = environment::lease_namespace(args.lease_namespace.as_deref(), &client);
+        let api = Api::<Lease>::namespaced(client.clone(), &namespace);
         let config = args.lease_config(identity.clone())?;
         let (elector, handle) = Elector::new(api, &args.lease_name, config, clock.clone(), metrics.clone());
-        (handle, Some(tokio::spawn(elector.run(released.clone()))))
+        (handle, Some(elector))
     } else {
         metrics.leader.set(1);
         (Handle::always(), None)
     };
 
-    let (readiness, ready) = Readiness::channel(watches::SYNCED);
+    let around = ledger::Around {
+        client: client.clone(),
+        clock: clock.clone(),
+        leader: leader.clone(),
+        ready: ready.clone(),
+        request_timeout: args.request_timeout,
+    };
+    let (ledger, usage, notes) = ledger::listen(&args.ledger, around, &mut registry).await?;
+    let election = elector.map(|elector| tokio::spawn(elector.with_notes(notes).run(released.clone())));
+    let ledger = ledger.map(|ledger| ledger.run(&stop));
+
     let options = Options {
         settings: checked.settings,
         namespaces: args.namespaces.0,
@@ -73,7 +85,8 @@ pub async fn run(args: ControllerArgs, checked: Checked) -> Result<(), RunError>
         identity,
     };
     let entropy = Arc::new(SystemEntropy);
-    let controller = Controller::new(options, client, clock, entropy, metrics, leader, readiness);
+    let controller =
+        Controller::new(options, client, Sources { clock, entropy }, metrics, leader, readiness, usage);
     let rows = controller.token_rows();
     tokens::register(&mut registry, rows, &HEALTHS, args.per_token_metrics, &checked.labels);
 
@@ -88,41 +101,21 @@ pub async fn run(args: ControllerArgs, checked: Checked) -> Result<(), RunError>
         tracing::error!(%error, "the controller broke down");
         return Err(RunError::Ended);
     }
+    let sound = match ledger {
+        Some(ledger) => ledger.ended().await,
+        None => true,
+    };
     released.cancel();
     if let Some(election) = election {
         let _ = election.await;
     }
     closed.cancel();
     let _ = endpoint.await;
-    if !stop.is_cancelled() {
+    if !stop.is_cancelled() || !sound {
         return Err(RunError::Ended);
     }
     tracing::info!("stopped");
     Ok(())
-}
-
-/// The name in the Lease. A pod's name is taken as it is: when its container restarts, it recognises its own Lease and
-/// goes on at once. Anywhere else, two processes on one machine have to differ.
-fn identity(args: &ControllerArgs) -> Result<String, EntropyError> {
-    if let Some(name) = args.identity.clone().or_else(|| variable("POD_NAME")).filter(|name| !name.is_empty())
-    {
-        return Ok(name);
-    }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| variable("HOSTNAME"));
-    let host = host.map(|host| host.trim().to_owned()).filter(|host| !host.is_empty());
-    Ok(format!("{}-{}", host.as_deref().unwrap_or("tokenward"), suffix(&SystemEntropy)?))
-}
-
-fn lease_namespace(args: &ControllerArgs, client: &kube::Client) -> String {
-    args.lease_namespace
-        .clone()
-        .or_else(|| variable("POD_NAMESPACE"))
-        .unwrap_or_else(|| client.default_namespace().to_owned())
-}
-
-/// An environment variable that is set to something.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 #[cfg(test)]

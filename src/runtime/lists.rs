@@ -15,6 +15,19 @@ pub struct Namespaces(pub Vec<String>);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys(pub Vec<String>);
 
+/// ServiceAccounts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceAccounts(pub Vec<ServiceAccount>);
+
+/// A ServiceAccount by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
 /// What is wrong with a list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
@@ -26,6 +39,9 @@ pub enum ListError {
     /// Not the key of a label.
     #[error("{0:?} is not a label key: write as in team or example.com/team")]
     Key(String),
+    /// Not a ServiceAccount.
+    #[error("{0:?} is not a ServiceAccount: write NAMESPACE/NAME, as in shop/orders-api")]
+    Account(String),
     /// The same twice.
     #[error("{0:?} is written twice: keep one of them")]
     Twice(String),
@@ -47,6 +63,19 @@ impl FromStr for Keys {
 
     fn from_str(text: &str) -> Result<Self, ListError> {
         split(text, is_label_key, ListError::Key).map(Self)
+    }
+}
+
+impl FromStr for ServiceAccounts {
+    type Err = ListError;
+
+    fn from_str(text: &str) -> Result<Self, ListError> {
+        let accounts = split(text, is_account, ListError::Account)?;
+        let account = |text: String| {
+            let (namespace, name) = text.split_once('/')?;
+            Some(ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned() })
+        };
+        Ok(Self(accounts.into_iter().filter_map(account).collect()))
     }
 }
 
@@ -85,6 +114,10 @@ pub(super) fn is_dns_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_dns_label)
 }
 
+fn is_account(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(namespace, name)| is_dns_label(namespace) && is_dns_name(name))
+}
+
 /// `[prefix/]name` as the API server checks label keys.
 fn is_label_key(text: &str) -> bool {
     let (prefix, name) = match text.split_once('/') {
@@ -111,6 +144,18 @@ mod tests {
             "example.com/team,owner".parse(),
             Ok(Keys(vec!["example.com/team".into(), "owner".into()]))
         );
+    }
+
+    #[test]
+    fn accounts_have_a_namespace_and_a_name() {
+        let accounts: ServiceAccounts = "shop/orders, billing/invoices.v2".parse().expect("a list");
+        let (first, second) = (&accounts.0[0], &accounts.0[1]);
+        assert_eq!((&*first.namespace, &*first.name), ("shop", "orders"));
+        assert_eq!((&*second.namespace, &*second.name), ("billing", "invoices.v2"));
+        assert_eq!("".parse(), Ok(ServiceAccounts::default()));
+        for wrong in ["shop", "shop/", "/orders", "shop/a/b", "Shop/orders", "shop/orders,"] {
+            assert!(matches!(wrong.parse::<ServiceAccounts>(), Err(ListError::Account(_))), "{wrong}");
+        }
     }
 
     #[test]

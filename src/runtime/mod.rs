@@ -1,4 +1,4 @@
-//! The process around the controller: arguments, client, clock, randomness, logs, the admin endpoint, signals.
+//! The process around the controller and the gate: arguments, client, clock, randomness, logs, the admin endpoint, signals.
 
 pub mod admin;
 pub mod args;
@@ -7,11 +7,17 @@ mod client_metrics;
 pub mod clock;
 pub mod controller;
 pub mod entropy;
+mod environment;
+pub mod gate;
 pub mod generated;
+mod ledger;
 mod lists;
+mod metrics_reference;
 pub mod reference;
+pub mod serve;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -37,9 +43,15 @@ pub enum RunError {
     /// There is no way to the API server.
     #[error(transparent)]
     Client(#[from] client::ClientError),
-    /// The admin endpoint cannot be opened.
+    /// An address cannot be listened on.
     #[error(transparent)]
-    Admin(#[from] admin::AdminError),
+    Listen(#[from] serve::ListenError),
+    /// The certificate for proxies cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The ledger has no certificate.
+    #[error(transparent)]
+    Pinned(#[from] crate::platform::pinned::PinnedError),
     /// No generator of random bytes.
     #[error(transparent)]
     Entropy(#[from] crate::domain::ports::EntropyError),
@@ -54,8 +66,8 @@ pub enum RunError {
     /// A definition cannot be written as YAML.
     #[error("a generated file cannot be written")]
     Generate(#[source] Box<dyn Error + Send + Sync>),
-    /// The controller ended although nobody asked it to.
-    #[error("the controller ended unexpectedly; see the log above")]
+    /// The controller or the gate ended although nobody asked it to.
+    #[error("ended unexpectedly; see the log above")]
     Ended,
 }
 
@@ -66,7 +78,9 @@ impl RunError {
             Self::Args(_) => "Args",
             Self::Telemetry(_) => "Telemetry",
             Self::Client(_) => "Client",
-            Self::Admin(_) => "Admin",
+            Self::Listen(_) => "Listen",
+            Self::Tls(_) => "Tls",
+            Self::Pinned(_) => "Pinned",
             Self::Entropy(_) => "Entropy",
             Self::Io { .. } => "Io",
             Self::Generate(_) => "Generate",
@@ -100,13 +114,20 @@ fn run(cli: Cli) -> Result<(), RunError> {
         Command::Controller(args) => {
             telemetry::init(cli.log_format, &cli.log_level)?;
             let settings = args.check()?;
-            tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .map_err(|source| RunError::Io { what: "the async runtime did not start", source })?
-                .block_on(controller::run(*args, settings))
+            threads()?.block_on(controller::run(*args, settings))
+        }
+        Command::Gate(args) => {
+            telemetry::init(cli.log_format, &cli.log_level)?;
+            threads()?.block_on(gate::run(*args))
         }
     }
+}
+
+fn threads() -> Result<tokio::runtime::Runtime, RunError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::Io { what: "the async runtime did not start", source })
 }
 
 /// An error and its causes on one line. Causes that their effect quotes already are not said twice.

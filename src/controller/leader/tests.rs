@@ -1,5 +1,6 @@
 //! The loop against a Lease endpoint of a few lines, in virtual time.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use http::{Method, Request, Response, StatusCode};
@@ -95,14 +96,26 @@ impl Cluster {
     }
 
     fn candidate(&self, name: &str) -> Candidate {
+        self.noting(name, None)
+    }
+
+    fn noting(&self, name: &str, notes: Option<Notes>) -> Candidate {
         let second = Duration::from_secs(1);
         let config = Config::new(name, second * 15, second * 10, second).expect("valid");
         let metrics = Metrics::new(&mut Registry::default());
         let (elector, handle) =
             Elector::new(self.api(), "tokenward", config, Arc::new(Wall), metrics.clone());
+        let elector = match notes {
+            Some(notes) => elector.with_notes(Arc::new(notes)),
+            None => elector,
+        };
         let release = CancellationToken::new();
         let task = tokio::spawn(elector.run(release.clone()));
         Candidate { handle, release, task, metrics }
+    }
+
+    fn annotations(&self) -> BTreeMap<String, String> {
+        self.0.lock().lease.clone().and_then(|lease| lease.metadata.annotations).unwrap_or_default()
     }
 
     fn spec(&self) -> LeaseSpec {
@@ -247,6 +260,89 @@ async fn what_else_stands_in_the_lease_is_kept() {
     let spec = lease.spec.expect("a spec");
     assert_eq!(spec.preferred_holder.as_deref(), Some("somebody"));
     assert_eq!((spec.holder_identity.as_deref(), spec.lease_duration_seconds), (Some(""), Some(1)));
+}
+
+/// Notes of a process at this address; what it hands down is what stands in `legacy`, in the term it is for.
+fn notes(address: &str, legacy: &Arc<Mutex<Option<(u64, String)>>>) -> Notes {
+    let legacy = legacy.clone();
+    let here = BTreeMap::from([("address", Some(address.to_owned()))]);
+    let own = move |term| legacy.lock().clone().filter(|(own, _)| *own == term).map(|(_, value)| value);
+    Notes::new(here, "coverage", Box::new(own))
+}
+
+#[tokio::test(start_paused = true)]
+async fn notes_travel_with_the_renewals_and_go_with_the_leader() {
+    let cluster = Cluster::default();
+    let legacy = Arc::new(Mutex::new(None));
+    let mut first = cluster.noting("first", Some(notes("10.0.0.1", &legacy)));
+    first.until_leading().await;
+    assert_eq!(cluster.annotations()["address"], "10.0.0.1", "with the write that makes it leader");
+    assert!(!cluster.annotations().contains_key("coverage"));
+    *legacy.lock() = Some((1, "since monday".to_owned()));
+    seconds(60.0).await;
+    assert_eq!(cluster.annotations()["coverage"], "since monday");
+    let writes = cluster.0.lock().requests.iter().filter(|(method, _)| method == Method::PUT).count();
+    assert!((28..=32).contains(&writes), "{writes} writes in a minute: none of their own");
+    *legacy.lock() = Some((1, "since monday, until now".to_owned()));
+    first.release.cancel();
+    first.task.await.expect("released");
+    let left = cluster.annotations();
+    assert!(!left.contains_key("address"), "nobody is found there any more");
+    assert_eq!(left["coverage"], "since monday, until now", "the last word counts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_reads_the_legacy_before_it_writes_its_own() {
+    let cluster = Cluster::default();
+    let legacy = Arc::new(Mutex::new(Some((1, "of the first".to_owned()))));
+    let mut first = cluster.noting("first", Some(notes("10.0.0.1", &legacy)));
+    first.until_leading().await;
+    seconds(10.0).await;
+    first.task.abort();
+    // A process that has led before still holds what it handed down then.
+    let stale = Arc::new(Mutex::new(Some((0, "of another time".to_owned()))));
+    let mut second = cluster.noting("second", Some(notes("10.0.0.2", &stale)));
+    second.until_leading().await;
+    seconds(10.0).await;
+    let found = cluster.annotations();
+    assert_eq!((found["address"].as_str(), found["coverage"].as_str()), ("10.0.0.2", "of the first"));
+    *stale.lock() = Some((1, "of both".to_owned()));
+    seconds(10.0).await;
+    assert_eq!(cluster.annotations()["coverage"], "of both");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_found_is_told_before_leadership_is() {
+    let cluster = Cluster::default();
+    let legacy = Arc::new(Mutex::new(Some((1, "of the first".to_owned()))));
+    let mut first = cluster.noting("first", Some(notes("10.0.0.1", &legacy)));
+    first.until_leading().await;
+    seconds(10.0).await;
+    first.release.cancel();
+    first.task.await.expect("released");
+    let second =
+        Config::new("second", Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(1));
+    let metrics = Metrics::new(&mut Registry::default());
+    let (elector, mut handle) =
+        Elector::new(cluster.api(), "tokenward", second.expect("valid"), Arc::new(Wall), metrics);
+    let found = Arc::new(notes("10.0.0.2", &Arc::default()));
+    let task = tokio::spawn(elector.with_notes(found.clone()).run(CancellationToken::new()));
+    handle.leadership.wait_for(|now| now.leading).await.expect("leads");
+    assert_eq!(found.found(), "of the first");
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_ledger_no_address_of_another_stays() {
+    let cluster = Cluster::default();
+    let keys = [crate::api::keys::LEDGER_ADDRESS, crate::api::keys::COVERAGE];
+    let there = keys.map(|key| (key.to_owned(), "old".to_owned()));
+    let metadata = ObjectMeta { annotations: Some(there.into()), ..ObjectMeta::default() };
+    cluster.0.lock().store(Lease { metadata, spec: None });
+    let mut first = cluster.noting("first", Some(Notes::without_ledger()));
+    first.until_leading().await;
+    let left = cluster.annotations();
+    assert_eq!(left.keys().collect::<Vec<_>>(), [crate::api::keys::COVERAGE]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,13 @@ use std::time::Duration;
 
 use super::tokens::{BusinessLabelError, BusinessLabels, TokenRow, TokenSource, register};
 use super::*;
+use crate::platform::families::{Descriptor, Kind};
+use crate::platform::process;
+
+/// What a controller serves.
+fn served() -> impl Iterator<Item = &'static Descriptor> {
+    TABLE.iter().chain(process::TABLE)
+}
 
 struct Two;
 
@@ -47,10 +54,10 @@ fn scrape(per_token: bool) -> String {
     metrics.secret_writes.inc(["ok"]);
     metrics.status_writes.inc(["ok"]);
     metrics.events_published.inc(["published"]);
-    metrics.api_requests.inc(["get", "200"]);
-    metrics.api_request_duration.observe(["get"], second);
-    metrics.watch_errors.inc(["apitokens"]);
-    metrics.watch_restarts.inc(["apitokens"]);
+    metrics.process.api_requests.inc(["get", "200"]);
+    metrics.process.api_request_duration.observe(["get"], second);
+    metrics.process.watch_errors.inc(["apitokens"]);
+    metrics.process.watch_restarts.inc(["apitokens"]);
     register(&mut registry, Arc::new(Two), &["Healthy", "Stalled", "Expired"], per_token, &business());
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
@@ -85,8 +92,7 @@ fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
 #[test]
 fn what_is_scraped_is_what_the_table_says() {
     let scraped = families(&scrape(true));
-    let expected: BTreeMap<_, _> = TABLE
-        .iter()
+    let expected: BTreeMap<_, _> = served()
         .map(|family| {
             let mut labels: BTreeSet<String> =
                 family.labels.iter().map(|label| (*label).to_owned()).collect();
@@ -102,7 +108,7 @@ fn what_is_scraped_is_what_the_table_says() {
 #[test]
 fn per_token_series_can_be_switched_off() {
     let scraped = families(&scrape(false));
-    for family in TABLE {
+    for family in served() {
         assert_eq!(scraped.contains_key(&family.full_name()), !family.per_token, "{}", family.name);
     }
 }
@@ -137,29 +143,4 @@ fn business_labels_become_valid_label_names() {
     assert_eq!(clash, r#"--metric-labels: "a-b" and "a.b" both become label_a_b: keep one of them"#);
     let many: Vec<String> = (0..17).map(|n| format!("k{n}")).collect();
     assert_eq!(BusinessLabels::new(&many), Err(BusinessLabelError::TooMany(17)));
-}
-
-#[test]
-fn the_table_is_well_formed() {
-    let names: BTreeSet<_> = TABLE.iter().map(|family| family.name).collect();
-    assert_eq!(names.len(), TABLE.len(), "a name twice");
-    for family in TABLE {
-        assert!(!family.help.ends_with('.') && !family.help.contains('|'), "{}", family.name);
-        assert!(family.name.ends_with(family.kind.suffix()), "{}", family.name);
-        assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
-    }
-}
-
-#[test]
-fn the_reference_names_every_family() {
-    let text = reference();
-    for family in TABLE {
-        assert!(text.contains(&format!("| `{}` | {} |", family.full_name(), family.kind.as_str())));
-    }
-    // With UPDATE_GENERATED set, the test writes what it otherwise compares.
-    if std::env::var_os("UPDATE_GENERATED").is_some() {
-        std::fs::write("docs/metrics.md", &text).expect("docs/metrics.md is writable");
-    }
-    let committed = std::fs::read_to_string("docs/metrics.md").expect("docs/metrics.md");
-    assert!(committed == text, "docs/metrics.md differs from the code: run make generate");
 }

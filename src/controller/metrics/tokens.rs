@@ -9,7 +9,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{Descriptor, PREFIX, TOKEN, TOKEN_EXPIRY, TOKEN_NEXT_ROTATION, TOKENS};
+use super::{TOKEN, TOKEN_EXPIRY, TOKEN_NEXT_ROTATION, TOKENS};
+use crate::platform::families::{Descriptor, PREFIX};
 
 /// One ApiToken as the metrics show it.
 #[derive(Debug, Clone, Copy)]

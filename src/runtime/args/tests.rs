@@ -39,8 +39,8 @@ fn the_defaults_are_those_of_the_documentation() {
 #[test]
 fn every_setting_has_a_twin_in_the_environment_and_help() {
     let cli = Cli::command();
-    let controller = cli.find_subcommand("controller").expect("there");
-    for arg in cli.get_arguments().chain(controller.get_arguments()) {
+    let role = |name| cli.find_subcommand(name).expect("there").get_arguments();
+    for arg in cli.get_arguments().chain(role("controller")).chain(role("gate")) {
         let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
         let twin = format!("TOKENWARD_{}", long.to_uppercase().replace('-', "_"));
         assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(twin.as_str()), "--{long}");

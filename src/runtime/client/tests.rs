@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 
 struct Fixture {
     api: Api<ConfigMap>,
-    metrics: Metrics,
+    metrics: ProcessMetrics,
     calls: Arc<AtomicU32>,
     _folder: Folder,
 }
@@ -59,7 +59,7 @@ async fn fixture(answer: fn(&ServerRequest) -> axum::response::Response) -> Fixt
     let address = listener.local_addr().expect("bound");
     tokio::spawn(async move { axum::serve(listener, app).await });
     let folder = kubeconfig(&format!("http://{address}"));
-    let metrics = Metrics::new(&mut Registry::default());
+    let metrics = ProcessMetrics::new(&mut Registry::default());
     let client = connect(Some(&folder.0.join("config")), TIMEOUT, metrics.clone()).await.expect("a client");
     assert_eq!(client.default_namespace(), "shop");
     Fixture { api: Api::default_namespaced(client), metrics, calls, _folder: folder }
@@ -113,7 +113,7 @@ async fn body_of(uri: &str) -> Box<DynBody> {
             http_body_util::StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, BoxError>>());
         Ok::<_, BoxError>(Response::new(Box::new(body) as Box<DynBody>))
     });
-    let metrics = Metrics::new(&mut Registry::default());
+    let metrics = ProcessMetrics::new(&mut Registry::default());
     let service = CallsLayer { request_timeout: TIMEOUT, metrics }.layer(endless);
     let request = Request::builder().uri(uri).body(Body::empty()).expect("a request");
     tower::ServiceExt::oneshot(service, request).await.expect("answered").into_body()
@@ -144,7 +144,7 @@ async fn a_watch_is_counted_and_read() {
 async fn a_server_that_says_nothing_is_given_up() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let folder = kubeconfig(&format!("http://{}", listener.local_addr().expect("bound")));
-    let metrics = Metrics::new(&mut Registry::default());
+    let metrics = ProcessMetrics::new(&mut Registry::default());
     let client = connect(Some(&folder.0.join("config")), TIMEOUT, metrics.clone()).await.expect("a client");
     let api: Api<ConfigMap> = Api::default_namespaced(client);
     let error = api.get("x").await.expect_err("no answer");
@@ -158,7 +158,7 @@ async fn a_server_that_says_nothing_is_given_up() {
 
 #[tokio::test]
 async fn a_missing_kubeconfig_is_named() {
-    let metrics = Metrics::new(&mut Registry::default());
+    let metrics = ProcessMetrics::new(&mut Registry::default());
     let error = connect(Some(Path::new("/nowhere/config")), TIMEOUT, metrics).await.err().expect("fails");
     let message = super::super::chain(&error);
     assert!(message.starts_with("--kubeconfig /nowhere/config: "), "{message}");

@@ -1,10 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::api::crds;
+use crate::api::{Health, Reason, crds};
 
 fn reference() -> String {
-    api(&crds()[0])
+    api(&crds())
 }
 
 /// The cells of a line of a table; a `\|` does not end one.

@@ -39,6 +39,6 @@ pub use config::Config;
 pub use faults::{Fault, Faults, Link, When};
 pub use observe::{Commit, Counts, Request};
 pub use request::{RequestInfo, Verb};
-pub use resource::{ListKind, ResourceType, apitokens, events, leases, namespaces, secrets};
+pub use resource::{ListKind, ResourceType, apitokens, events, leases, namespaces, secrets, tokenusages};
 pub use server::{ApiServer, Builder};
 pub use service::{ClientService, ReplyBody};

@@ -173,8 +173,20 @@ pub fn apitokens() -> ResourceType {
         .declared("status.usage")
 }
 
+/// `tokenward.dev/v1alpha1 TokenUsage`.
+#[must_use]
+pub fn tokenusages() -> ResourceType {
+    ResourceType::custom("tokenward.dev", "v1alpha1", "tokenusages", "TokenUsage")
+        .list_map("status.credentials", "id")
+        .list_map("status.scopes", "scope")
+        .list_map("status.sources", "gate")
+        .declared("spec")
+        .declared("status")
+        .declared("status.hourly")
+}
+
 /// What the server serves unless told otherwise.
 #[must_use]
 pub(super) fn standard() -> Vec<ResourceType> {
-    vec![secrets(), namespaces(), leases(), events(), apitokens()]
+    vec![secrets(), namespaces(), leases(), events(), apitokens(), tokenusages()]
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `chance` | everything that a seed decides |
 //! | `replica` | one process of the operator, that can be killed |
+//! | `gates` | processes of the gate, and their way to the ledgers |
 //! | `people` | what users and other controllers do |
 //! | `weather` | what networks, servers and clocks do |
 //! | `oracle`, `book`, `gate` | what must hold, judged without the code that is judged |
@@ -13,6 +14,7 @@
 mod book;
 pub mod chance;
 mod gate;
+pub mod gates;
 pub mod oracle;
 pub mod people;
 pub mod replica;
@@ -27,6 +29,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use self::book::parse;
+use self::gates::{Exchange, GatePod};
 use self::oracle::Oracle;
 use self::people::People;
 use self::replica::{LEASE, Replica, Start};
@@ -60,6 +63,9 @@ pub struct World {
     starts: BTreeMap<&'static str, u64>,
     seed: u64,
     elect: bool,
+    /// Where ledgers listen, in a world that has them.
+    exchange: Option<Exchange>,
+    gates: BTreeMap<&'static str, GatePod>,
 }
 
 impl World {
@@ -91,7 +97,15 @@ impl World {
             starts: BTreeMap::new(),
             seed,
             elect,
+            exchange: None,
+            gates: BTreeMap::new(),
         }
+    }
+
+    /// A cluster whose replicas keep a ledger, for gates to report to.
+    #[must_use]
+    pub fn with_ledger(seed: u64) -> Self {
+        Self { exchange: Some(Exchange::new(seed)), ..Self::new(seed, true) }
     }
 
     /// The time that is right.
@@ -129,6 +143,7 @@ impl World {
             seed: self.seed,
             elect: self.elect,
             clock: Arc::new(VirtualClock::starting_at(self.clock.now())),
+            exchange: self.exchange.as_ref(),
         });
         self.tell(format!("{} starts", replica.client));
         self.replicas.insert(pod, replica);
@@ -206,6 +221,49 @@ impl World {
             self.oracle.clocks_step(replica.clock.now().duration_since(self.clock.now()));
             let line = format!("the clock of {} is set by {by:#}", replica.client);
             self.tell(line);
+        }
+    }
+
+    // ---- The gates --------------------------------------------------------------------------------------------------
+
+    /// The network between gates and ledgers.
+    ///
+    /// # Panics
+    /// In a world without a ledger.
+    #[must_use]
+    pub fn exchange(&self) -> &Exchange {
+        self.exchange.as_ref().expect("a world with a ledger")
+    }
+
+    /// Starts a gate's container, for the first time or again.
+    pub fn start_gate(&mut self, pod: &'static str) {
+        let start = self.starts.entry(pod).or_default();
+        *start += 1;
+        let clock = VirtualClock::starting_at(self.clock.now());
+        let gate = GatePod::start(&self.server, self.exchange(), pod, self.starts[pod], clock);
+        self.tell(format!("{} starts", gate.client));
+        self.gates.insert(pod, gate);
+    }
+
+    /// A running gate.
+    #[must_use]
+    pub fn gate(&self, pod: &str) -> Option<&GatePod> {
+        self.gates.get(pod)
+    }
+
+    /// Kills a gate.
+    pub fn kill_gate(&mut self, pod: &str) {
+        if let Some(mut gate) = self.gates.remove(pod) {
+            gate.kill();
+            self.tell(format!("{} is killed", gate.client));
+        }
+    }
+
+    /// Stops a gate as on SIGTERM.
+    pub async fn stop_gate(&mut self, pod: &str) {
+        if let Some(mut gate) = self.gates.remove(pod) {
+            gate.stop().await;
+            self.tell(format!("{} has stopped", gate.client));
         }
     }
 

@@ -95,6 +95,7 @@ impl State {
                 self.holder = holder.filter(|holder| !holder.is_empty()).map(str::to_owned);
                 Ok(())
             }
+            "tokenusages" => Ok(()),
             other if controller && other != "events" => Err(format!("a controller wrote to {other}")),
             _ => Ok(()),
         };

@@ -8,21 +8,24 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::chance::SeededEntropy;
+use super::gates::Exchange;
 use crate::controller::leader::{Elector, Handle, Leadership};
 use crate::controller::metrics::Metrics;
-use crate::controller::readiness::Readiness;
-use crate::controller::{Controller, Options, watches};
+use crate::controller::{Controller, Options, Sources, Usage, watches};
+use crate::domain::directory::Directory;
 use crate::domain::lease;
 use crate::domain::ownership::OwnershipRules;
 use crate::domain::plan::Settings;
 use crate::domain::token::Prefix;
+use crate::ledger::{self, Ledger, Pace};
+use crate::platform::readiness::Readiness;
 use crate::testkit::apiserver::{ApiServer, RequestInfo, When};
 use crate::testkit::clock::VirtualClock;
 
@@ -42,6 +45,7 @@ pub struct Replica {
     shutdown: CancellationToken,
     released: CancellationToken,
     controller: Option<JoinHandle<()>>,
+    ledger: Option<(JoinHandle<()>, Exchange)>,
     elector: Option<JoinHandle<()>>,
     pause: Arc<Pause>,
     crash: Option<oneshot::Receiver<RequestInfo>>,
@@ -61,6 +65,8 @@ pub struct Start<'a> {
     pub elect: bool,
     /// Its clock.
     pub clock: Arc<VirtualClock>,
+    /// Where its ledger listens; without, it keeps none.
+    pub exchange: Option<&'a Exchange>,
 }
 
 impl Replica {
@@ -77,21 +83,43 @@ impl Replica {
             let config = lease::Config::new(start.pod, seconds(15), seconds(10), seconds(2)).unwrap();
             let api = Api::<Lease>::namespaced(client.clone(), LEASE.0);
             let (elector, handle) = Elector::new(api, LEASE.1, config, start.clock.clone(), metrics.clone());
-            (handle, Some(tokio::spawn(Pause::around(&pause, elector.run(released.clone())))))
+            (handle, Some(elector))
         } else {
             (Handle::always(), None)
         };
         let leadership = handle.leadership.clone();
-        let (readiness, _) = Readiness::channel(watches::SYNCED);
+        let (readiness, ready) = Readiness::channel(watches::SYNCED);
+        let (ledger, usage) = match start.exchange {
+            Some(exchange) => {
+                let world = Arc::default();
+                let (ledger, news) = new_ledger(start, &client, &client_name, &world, &handle, ready);
+                exchange.listen(&client_name, ledger.clone());
+                let usage = Usage { source: ledger.board(), news, world };
+                (Some((ledger, exchange.clone())), usage)
+            }
+            None => (None, Usage::none()),
+        };
+        let elector = elector.map(|elector| match &ledger {
+            Some((ledger, _)) => elector.with_notes(ledger.notes()),
+            None => elector,
+        });
+        let elector =
+            elector.map(|elector| tokio::spawn(Pause::around(&pause, elector.run(released.clone()))));
+        let ledger = ledger.map(|(ledger, exchange)| {
+            (tokio::spawn(Pause::around(&pause, ledger.run(shutdown.clone()))), exchange)
+        });
         let entropy = pod_number(start.pod) * 100_000 + start.start;
         let controller = Controller::new(
             options(start.pod),
             client,
-            start.clock.clone(),
-            Arc::new(SeededEntropy::new(start.seed, entropy)),
+            Sources {
+                clock: start.clock.clone(),
+                entropy: Arc::new(SeededEntropy::new(start.seed, entropy)),
+            },
             metrics,
             handle,
             readiness,
+            usage,
         );
         let controller = tokio::spawn(Pause::around(&pause, controller.run(shutdown.clone())));
         Self {
@@ -102,6 +130,7 @@ impl Replica {
             shutdown,
             released,
             controller: Some(controller),
+            ledger,
             elector,
             pause,
             crash: None,
@@ -116,6 +145,10 @@ impl Replica {
 
     /// Dies at once: no answer to what is under way is seen, nothing more is sent.
     pub fn kill(&mut self) {
+        if let Some((ledger, exchange)) = self.ledger.take() {
+            exchange.close(&self.client);
+            ledger.abort();
+        }
         for task in [self.controller.take(), self.elector.take()].into_iter().flatten() {
             task.abort();
         }
@@ -126,6 +159,10 @@ impl Replica {
         self.shutdown.cancel();
         if let Some(controller) = self.controller.take() {
             controller.await.unwrap();
+        }
+        if let Some((ledger, exchange)) = self.ledger.take() {
+            exchange.close(&self.client);
+            ledger.await.unwrap();
         }
         self.released.cancel();
         if let Some(elector) = self.elector.take() {
@@ -193,6 +230,24 @@ impl Pause {
             work.as_mut().poll(cx)
         })
     }
+}
+
+fn new_ledger(
+    start: &Start<'_>,
+    client: &kube::Client,
+    address: &str,
+    world: &Arc<RwLock<Directory>>,
+    handle: &Handle,
+    ready: watch::Receiver<Readiness>,
+) -> (Ledger, mpsc::Receiver<(String, String)>) {
+    let options = ledger::Options {
+        pace: Pace::default(),
+        request_timeout: Duration::from_secs(10),
+        here: Some((address.to_owned(), "0".repeat(64))),
+    };
+    let metrics = ledger::metrics::Metrics::new(&mut Registry::default());
+    let (client, clock) = (client.clone(), start.clock.clone());
+    Ledger::new(options, client, clock, world.clone(), handle.clone(), ready, metrics)
 }
 
 fn pod_number(pod: &str) -> u64 {

@@ -1,0 +1,146 @@
+//! Feeds the [`Directory`]: which ApiTokens there are, with the credentials of each. Every replica keeps it, so that a standby
+//! knows the world when it takes over.
+
+use std::collections::HashSet;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::runtime::watcher::Event;
+use parking_lot::RwLock;
+use serde::Deserialize;
+
+use super::kept::Kept;
+use crate::domain::directory::{Claimant, Directory};
+use crate::domain::token::CredentialId;
+
+/// As much of an ApiToken as the directory takes.
+#[derive(Deserialize)]
+struct Glance {
+    metadata: Metadata,
+    #[serde(default)]
+    status: Credentials,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    creation_timestamp: Option<Time>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Credentials {
+    credentials: Vec<Credential>,
+    ended: Vec<Credential>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Credential {
+    id: String,
+    last_used_at: Option<Time>,
+}
+
+/// Takes in what the watch says of one ApiToken.
+pub fn follow(world: &RwLock<Directory>, event: &Event<Kept>) {
+    match event {
+        Event::Apply(token) | Event::InitApply(token) => match token.read::<Glance>() {
+            Ok(glance) => apply(world, token, &glance),
+            // Folded up by us: it cannot be.
+            Err(error) => tracing::error!(%error, "ApiToken in the store cannot be read"),
+        },
+        Event::Delete(token) => drop(world.write().remove(token.uid())),
+        Event::Init | Event::InitDone => {}
+    }
+}
+
+/// A complete list of a scope holds these uids: what else is known of that scope is gone.
+pub fn listed(world: &RwLock<Directory>, namespace: Option<&str>, uids: &HashSet<String>) {
+    let gone: Vec<String> = {
+        let world = world.read();
+        let is_gone = |uid: &&str| {
+            let known = world.token(uid);
+            !uids.contains(*uid)
+                && known
+                    .is_some_and(|(claimant, _)| namespace.is_none_or(|scope| scope == claimant.namespace))
+        };
+        world.uids().filter(is_gone).map(str::to_owned).collect()
+    };
+    let mut world = world.write();
+    gone.iter().for_each(|uid| drop(world.remove(uid)));
+}
+
+fn apply(world: &RwLock<Directory>, token: &Kept, glance: &Glance) {
+    let claimant = Claimant {
+        created: glance.metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_second()),
+        uid: token.uid().to_owned(),
+        namespace: token.namespace().to_owned(),
+        name: token.name().to_owned(),
+    };
+    let all = || glance.status.credentials.iter().chain(&glance.status.ended);
+    let ids: Vec<_> = all().filter_map(|credential| CredentialId::parse(&credential.id)).collect();
+    let mut world = world.write();
+    world.apply(&claimant, &ids);
+    for credential in all() {
+        let id = CredentialId::parse(&credential.id);
+        if let Some((id, at)) = id.zip(credential.last_used_at.as_ref()) {
+            world.show(id, at.0.as_second());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::ApiToken;
+
+    fn token(namespace: &str, name: &str, ids: &[&str]) -> Kept {
+        let credential = |id: &&str| {
+            json!({"id": id, "digest": "sha256:0", "state": "Active", "issuedAt": "2026-01-01T00:00:00Z",
+                "lastUsedAt": "2026-01-02T00:00:00Z"})
+        };
+        let token: ApiToken = serde_json::from_value(json!({
+            "apiVersion": "tokenward.dev/v1alpha1", "kind": "ApiToken",
+            "metadata": {"namespace": namespace, "name": name, "uid": format!("uid-{name}"),
+                "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {},
+            "status": {
+                "credentials": ids.iter().map(credential).collect::<Vec<_>>(),
+                "ended": [{"id": "zzzzzzzzzz", "digest": "sha256:0", "state": "Retired",
+                    "endedAt": "2026-01-01T00:00:00Z"}],
+            },
+        }))
+        .unwrap();
+        Kept::new(&token).unwrap()
+    }
+
+    fn id(text: &str) -> CredentialId {
+        CredentialId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn living_and_ended_credentials_are_known_with_their_use() {
+        let world = RwLock::default();
+        follow(&world, &Event::Apply(token("shop", "orders", &["aaaaaaaaaa", "forged"])));
+        let world = world.read();
+        let (claimant, ids) = world.token("uid-orders").unwrap();
+        assert_eq!((claimant.namespace.as_str(), claimant.created), ("shop", 1_767_225_600));
+        assert_eq!(ids, [id("aaaaaaaaaa"), id("zzzzzzzzzz")]);
+        assert_eq!(world.shown(id("aaaaaaaaaa")), Some(1_767_312_000));
+        assert_eq!(world.shown(id("zzzzzzzzzz")), None);
+    }
+
+    #[test]
+    fn a_list_removes_what_it_does_not_hold_from_its_own_scope_only() {
+        let world = RwLock::default();
+        for (namespace, name) in [("shop", "a"), ("shop", "b"), ("billing", "c")] {
+            follow(&world, &Event::InitApply(token(namespace, name, &["aaaaaaaaaa"])));
+        }
+        listed(&world, Some("shop"), &["uid-a".to_owned()].into());
+        assert!(world.read().token("uid-b").is_none() && world.read().token("uid-c").is_some());
+        follow(&world, &Event::Delete(token("shop", "a", &[])));
+        listed(&world, None, &HashSet::new());
+        assert!(world.read().is_empty());
+    }
+}

@@ -1,0 +1,303 @@
+//! The words that conditions, events, metrics and gates speak with.
+
+use std::fmt::Write as _;
+
+use crate::api::{ConditionType, Health, Outcome, Reason, keys};
+
+/// Annotations, conditions, reasons, healths, outcomes.
+pub(super) fn write(text: &mut String) {
+    text.push_str("# Words\n\n");
+    annotations(text);
+    conditions(text);
+    reasons(text);
+    healths(text);
+    outcomes(text);
+}
+
+fn annotations(text: &mut String) {
+    text.push_str(
+        "## Requests\n\n\
+         Annotations on an ApiToken ask for something once. Any new value counts, such as the current time; it is compared with\n\
+         `status.lastHandled`, so that nothing happens twice. The first 128 bytes of a value count.\n\n\
+         | annotation | what it asks for |\n|---|---|\n",
+    );
+    for (key, meaning) in [
+        (
+            keys::ROTATE_REQUESTED_AT,
+            "A new credential now. The superseded one stays valid for `spec.rotation.overlap`",
+        ),
+        (
+            keys::COMPROMISED_AT,
+            "The end of every credential at once, without overlap, and a new one. While the token is suspended or expired, \
+             the end alone",
+        ),
+        (keys::RETIRE_NOW_AT, "The end of the superseded credentials before their deadline"),
+    ] {
+        let _ = writeln!(text, "| `{key}` | {meaning} |");
+    }
+    text.push_str(
+        "\n## What the Secret carries\n\n\
+         Beside `spec.secret.labels` and `spec.secret.annotations`:\n\n\
+         | key | kind | meaning |\n|---|---|---|\n",
+    );
+    for (key, kind, meaning) in [
+        (keys::MANAGED_BY, "label", "Always `tokenward`; the controller watches Secrets by it"),
+        (keys::TOKEN, "label, annotation", "Name of the ApiToken"),
+        (keys::CREDENTIAL, "annotation", "Id of the credential that the Secret holds; not secret"),
+        (keys::ISSUED_AT, "annotation", "When that credential was issued, RFC 3339"),
+        (keys::OWNER, "annotation", "The owner's name, if there is an owner"),
+        (keys::CONTACT, "annotation", "How to reach them, if that is known"),
+    ] {
+        let _ = writeln!(text, "| `{key}` | {kind} | {meaning} |");
+    }
+    text.push('\n');
+}
+
+fn conditions(text: &mut String) {
+    text.push_str(
+        "## Conditions\n\n\
+         `Ready` and `OwnerResolved` are always present once the controller has seen the object, `InUse` while a ledger listens.\n\
+         The others are present only while they are `True`, as kstatus wants it. Only `InUse` is ever `Unknown`.\n\
+         `lastTransitionTime` moves only when the status does. Conditions of other types are left as they are.\n\n\
+         | type | meaning while `True` |\n|---|---|\n",
+    );
+    for kind in ConditionType::ALL {
+        let _ = writeln!(text, "| `{}` | {} |", kind.as_str(), condition(kind));
+    }
+    text.push('\n');
+}
+
+fn condition(kind: ConditionType) -> &'static str {
+    match kind {
+        ConditionType::Ready => "The Secret holds a credential that gates have to accept",
+        ConditionType::Reconciling => "Work is under way, or will be tried again without your help",
+        ConditionType::Stalled => "Nothing will change without you: the message says what to do",
+        ConditionType::OwnerResolved => "Somebody answers for the token. `False` is not an error",
+        ConditionType::Expiring => "The expiry is near: a tenth of the lifetime is left, at most 14 days",
+        ConditionType::InUse => {
+            "Gates accepted the token lately. `Unknown`: nobody has watched for long enough to say"
+        }
+        ConditionType::Idle => "Gates have watched the token unused for `spec.idle.after`",
+        ConditionType::SupersededInUse => {
+            "A superseded credential is still used although its deadline is near: the message names its callers"
+        }
+        ConditionType::CredentialClash => {
+            "Another ApiToken's status holds a credential of the same id: gates accept that of the older ApiToken only"
+        }
+    }
+}
+
+fn reasons(text: &mut String) {
+    text.push_str(
+        "## Reasons\n\n\
+         The same words stand in conditions, in events, in `status.lastRotationReason` and in metrics. `R` marks why a\n\
+         credential was issued: the value of `status.lastRotationReason`, of `status.credentials[].reason`, and of the label\n\
+         `reason` of `tokenward_rotations_total`. `Ready=False` carries the reason of a problem only while the Secret holds no\n\
+         accepted credential.\n\n\
+         | reason | R | conditions | event | meaning |\n|---|---|---|---|---|\n",
+    );
+    for reason in Reason::ALL {
+        let entry = entry(*reason);
+        let rotation = if entry.rotation { "R" } else { "" };
+        let _ = writeln!(
+            text,
+            "| `{reason}` | {rotation} | {} | {} | {} |",
+            entry.conditions, entry.event, entry.meaning
+        );
+    }
+    text.push('\n');
+}
+
+/// Where a reason is found, and what it says.
+struct Entry {
+    rotation: bool,
+    conditions: &'static str,
+    event: &'static str,
+    meaning: &'static str,
+}
+
+fn entry(reason: Reason) -> Entry {
+    const fn issue(conditions: &'static str, event: &'static str, meaning: &'static str) -> Entry {
+        Entry { rotation: true, conditions, event, meaning }
+    }
+    const fn state(conditions: &'static str, event: &'static str, meaning: &'static str) -> Entry {
+        Entry { rotation: false, conditions, event, meaning }
+    }
+    const LOST: &str = "`Ready=False` until the successor is delivered";
+    const PASSING: &str = "`Reconciling`, `Ready=False`";
+    const TERMINAL: &str = "`Stalled`, `Ready=False`";
+    const OWNED: &str = "`OwnerResolved=True`";
+    match reason {
+        Reason::Issued => issue("", "Normal", "The first credential"),
+        Reason::Due => issue("", "Normal", "The interval elapsed or the schedule fired"),
+        Reason::Requested => issue("", "Normal", "`tokenward.dev/rotate-requested-at` changed"),
+        Reason::Compromised => {
+            issue(LOST, "Warning, then Normal", "`tokenward.dev/compromised-at` changed: no overlap")
+        }
+        Reason::SecretLost => {
+            issue(LOST, "Warning, then Normal", "The Secret was gone; nobody else holds its value")
+        }
+        Reason::SecretAltered => {
+            issue(LOST, "Warning, then Normal", "The Secret no longer holds the active credential")
+        }
+        Reason::Revived => issue("", "Normal", "The expiry was extended after it had ended every credential"),
+        Reason::Adopted => issue(
+            "",
+            "Normal",
+            "The status had lost every credential; the one in the Secret was entered again, none was minted",
+        ),
+        Reason::Redelivered => state(
+            "",
+            "Normal",
+            "What is declared of the Secret changed: it was written anew around the same credential",
+        ),
+        Reason::Retired => state("", "Normal", "Superseded credentials ended, by deadline or on request"),
+        Reason::StatusAltered => state(
+            "",
+            "Warning",
+            "The status held credentials that did not come from here: they were removed or revoked",
+        ),
+        Reason::Delivered => {
+            state("`Ready=True`", "Normal, at the end of a stall", "The Secret holds an accepted credential")
+        }
+        Reason::Issuing => state(PASSING, "", "A credential is on its way into the Secret, which holds none"),
+        Reason::Rotating => {
+            state("`Reconciling`", "", "A successor is on its way; the present credential works")
+        }
+        Reason::Suspended => state(TERMINAL, "Normal", "`spec.suspend` is true"),
+        Reason::Expired => state(TERMINAL, "Warning", "`spec.expiry` has passed: every credential has ended"),
+        Reason::ExpiresSoon => state("`Expiring`", "Warning", "The expiry is near"),
+        Reason::SecretConflict => state(
+            TERMINAL,
+            "Warning",
+            "A Secret of this name is not controlled by this ApiToken and is left alone; looked at again every 15 seconds",
+        ),
+        Reason::SecretRejected => state(
+            TERMINAL,
+            "Warning",
+            "The API server refuses the Secret as invalid or too large; tried again",
+        ),
+        Reason::SecretForbidden => state(
+            PASSING,
+            "",
+            "RBAC or an admission policy forbids reading or writing the Secret; tried again",
+        ),
+        Reason::QuotaExceeded => state(PASSING, "", "A quota leaves no room for the Secret; tried again"),
+        Reason::NamespaceTerminating => state(PASSING, "", "The namespace is being deleted, or gone"),
+        Reason::ApiUnavailable => {
+            state(PASSING, "", "More than three calls about the Secret failed in a row; tried again")
+        }
+        Reason::TemplateInvalid => state(TERMINAL, "Warning", "`spec.secret.template` does not render"),
+        Reason::RotationInvalid => {
+            state(TERMINAL, "Warning", "`spec.rotation` is not understood: nothing rotates by the clock")
+        }
+        Reason::ExpiryInvalid => state(
+            TERMINAL,
+            "Warning",
+            "`spec.expiry` is not understood: nothing is issued, what was promised holds",
+        ),
+        Reason::FoundOnToken => state(OWNED, "", "The owner stands on the ApiToken"),
+        Reason::FoundOnNamespace => state(OWNED, "", "The owner stands on the Namespace"),
+        Reason::DefaultOwner => state(OWNED, "", "The installation's default owner stands in"),
+        Reason::NoOwner => state("`OwnerResolved=False`", "", "No owner was found anywhere"),
+        Reason::RetiredUnused => state(
+            "",
+            "Normal",
+            "Superseded credentials ended before their deadline: `rotation.retire` is `WhenUnused` and nobody used them",
+        ),
+        Reason::InUse => state("`InUse=True`", "Normal, after `Idle`", "Gates accepted the token lately"),
+        Reason::NeverUsed => state(
+            "`InUse=False`, `Idle` after `spec.idle.after`",
+            "Normal, once idle",
+            "No gate has ever accepted the token, and one has watched since it was created",
+        ),
+        Reason::Idle => {
+            state("`InUse=False`, `Idle`", "Normal", "Gates have watched it unused for `spec.idle.after`")
+        }
+        Reason::NoGate => state("`InUse=Unknown`", "", "No gate reports"),
+        Reason::NotObserved => {
+            state("`InUse=Unknown`", "", "Gates have not watched for long enough, or not without a gap")
+        }
+        Reason::SupersededInUse => state(
+            "`SupersededInUse`",
+            "Warning",
+            "A superseded credential is still used although its deadline is near; the message names its callers",
+        ),
+        Reason::IdClash => state(
+            "`CredentialClash`",
+            "Warning",
+            "Another ApiToken's status holds a credential of the same id; gates accept that of the older ApiToken only",
+        ),
+    }
+}
+
+fn healths(text: &mut String) {
+    text.push_str("## Health\n\n| word | meaning |\n|---|---|\n");
+    for health in Health::ALL {
+        let meaning = match health {
+            Health::Healthy => "The Secret holds an accepted credential and nothing is wrong",
+            Health::Issuing => "A credential is being delivered, and the Secret holds none",
+            Health::Rotating => "A successor is being delivered; the present credential works",
+            Health::Expiring => "Valid, but the expiry is near",
+            Health::Expired => "Past its expiry",
+            Health::Suspended => "Refused by `spec.suspend`",
+            Health::Blocked => {
+                "Something keeps the declared state from being reached; the conditions say what"
+            }
+            Health::InUse => "Valid, and gates accepted it lately",
+            Health::NeverUsed => "Valid, watched since it was created, and never used",
+            Health::Idle => "Valid, and watched unused for `spec.idle.after`",
+            Health::Unknown => "Valid; nobody has watched for long enough to say whether it is used",
+        };
+        let _ = writeln!(text, "| `{health}` | {meaning} |");
+    }
+    text.push('\n');
+}
+
+fn outcomes(text: &mut String) {
+    text.push_str(
+        "## Outcomes\n\n\
+         What a gate answers to a request: the keys of `TokenUsage.status.outcomes` and the label `outcome` of\n\
+         `tokenward_gate_requests_total`. The client is told no more than the answer.\n\n\
+         | outcome | answer | counted per token | meaning |\n|---|---|---|---|\n",
+    );
+    for outcome in Outcome::ALL {
+        let (answer, known, meaning) = outcome_entry(*outcome);
+        let _ = writeln!(text, "| `{outcome}` | {answer} | {} | {meaning} |", if known { "yes" } else { "" });
+    }
+    text.push('\n');
+}
+
+/// What the client is told, whether a token is known, what it means.
+fn outcome_entry(outcome: Outcome) -> (&'static str, bool, &'static str) {
+    const INVALID: &str = "401 `invalid_token`";
+    match outcome {
+        Outcome::Accepted => ("200", true, "It may pass"),
+        Outcome::Missing => ("401", false, "No credential was sent"),
+        Outcome::Conflicting => (INVALID, false, "Several credentials were sent"),
+        Outcome::Malformed => (INVALID, false, "What was sent has not the form of a token, or is too long"),
+        Outcome::BadChecksum => (INVALID, false, "The form fits, the checksum does not: a typo, or a guess"),
+        Outcome::ForeignPrefix => (INVALID, false, "A proper token of another installation's prefix"),
+        Outcome::UnknownCredential => {
+            (INVALID, false, "A proper token whose id nobody knows: deleted, or long ended")
+        }
+        Outcome::Misrouted => ("403", false, "The route's demand cannot be understood: see the gate's log"),
+        Outcome::NotReady => ("403", false, "The gate has not loaded its index yet"),
+        Outcome::Stale => {
+            ("403", false, "The gate has not heard from the API server for `--deny-when-stale-for`")
+        }
+        Outcome::WrongSecret => (INVALID, true, "The id is known, the rest of the token is wrong"),
+        Outcome::Ended => (INVALID, true, "The credential has ended: retired, revoked, expired or abandoned"),
+        Outcome::Overdue => (INVALID, true, "The credential's deadline has passed"),
+        Outcome::Suspended => (INVALID, true, "`spec.suspend` is true"),
+        Outcome::Compromised => {
+            (INVALID, true, "Declared compromised, and the controller has not caught up yet")
+        }
+        Outcome::Expired => (INVALID, true, "`spec.expiry` has passed"),
+        Outcome::Unreadable => (INVALID, true, "This gate cannot understand the ApiToken: see its log"),
+        Outcome::WrongAudience => (INVALID, true, "The token is not for the audience that the route demands"),
+        Outcome::MissingScope => {
+            ("403 `insufficient_scope`", true, "The token lacks a scope that the route demands")
+        }
+    }
+}
