@@ -62,6 +62,64 @@ app.kubernetes.io/component: controller
 {{- default (include "tokenward.controller.fullname" .) .Values.controller.leaderElection.leaseName }}
 {{- end }}
 
+{{/* The gate, by the same rules as the controller. */}}
+{{- define "tokenward.gate.fullname" -}}
+{{- printf "%s-gate" (include "tokenward.fullname" .) }}
+{{- end }}
+
+{{- define "tokenward.gate.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "tokenward.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: gate
+{{- end }}
+
+{{- define "tokenward.gate.podLabels" -}}
+{{- $own := include "tokenward.gate.selectorLabels" . | fromYaml }}
+{{- merge $own .Values.gate.podLabels .Values.commonLabels | toYaml }}
+{{- end }}
+
+{{- define "tokenward.gate.labels" -}}
+{{ include "tokenward.labels" . }}
+app.kubernetes.io/component: gate
+{{- end }}
+
+{{- define "tokenward.gate.serviceAccountName" -}}
+{{- if .Values.gate.serviceAccount.create }}
+{{- default (include "tokenward.gate.fullname" .) .Values.gate.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.gate.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* "true" if the controller keeps the ledger; empty otherwise. Not set means: if this release has gates. */}}
+{{- define "tokenward.ledger.enabled" -}}
+{{- if kindIs "bool" .Values.ledger.enabled }}
+{{- if .Values.ledger.enabled }}true{{ end }}
+{{- else if .Values.gate.enabled }}true{{ end }}
+{{- end }}
+
+{{/* The ServiceAccounts that may report, as the controller's argument takes them. */}}
+{{- define "tokenward.ledger.gates" -}}
+{{- $gates := .Values.ledger.extraGates }}
+{{- if .Values.gate.enabled }}
+{{- $gates = prepend $gates (printf "%s/%s" .Release.Namespace (include "tokenward.gate.serviceAccountName" .)) }}
+{{- end }}
+{{- join "," $gates }}
+{{- end }}
+
+{{/* What the gate's projected token is made for and the ledger asks for: both sides take it from here. */}}
+{{- define "tokenward.ledger.audience" -}}
+tokenward-ledger
+{{- end }}
+
+{{/*
+Name of a ClusterRole that a release in some namespaces needs too. Roles of these are named alike in every namespace, so
+a cluster may have several releases of one name; objects of the cluster need the namespace in their name.
+*/}}
+{{- define "tokenward.clusterName" -}}
+{{- printf "%s:%s" .Release.Namespace (include "tokenward.fullname" .) }}
+{{- end }}
+
 {{- define "tokenward.image" -}}
 {{- with .Values.image }}
 {{- if .digest }}
@@ -84,16 +142,18 @@ app.kubernetes.io/component: controller
 
 {{/* What a schema cannot say, or not readably: values that must agree with each other or with the chart's own. */}}
 {{- define "tokenward.validate" -}}
-{{- range $value, $labels := dict "commonLabels" .Values.commonLabels "controller.podLabels" .Values.controller.podLabels "metrics.serviceMonitor.labels" .Values.metrics.serviceMonitor.labels }}
+{{- range $value, $labels := dict "commonLabels" .Values.commonLabels "controller.podLabels" .Values.controller.podLabels "gate.podLabels" .Values.gate.podLabels "metrics.serviceMonitor.labels" .Values.metrics.serviceMonitor.labels }}
 {{- range $key, $_ := $labels }}
 {{- if or (hasPrefix "app.kubernetes.io/" $key) (hasPrefix "helm.sh/" $key) }}
 {{- fail (printf "%s: %s is set by the chart; choose another key" $value $key) }}
 {{- end }}
 {{- end }}
 {{- end }}
-{{- range .Values.controller.extraEnv }}
-{{- if has .name (list "POD_NAME" "POD_NAMESPACE") }}
-{{- fail (printf "controller.extraEnv: %s is set by the chart" .name) }}
+{{- range $value, $variables := dict "controller.extraEnv" .Values.controller.extraEnv "gate.extraEnv" .Values.gate.extraEnv }}
+{{- range $variables }}
+{{- if has .name (list "POD_NAME" "POD_NAMESPACE" "POD_IP") }}
+{{- fail (printf "%s: %s is set by the chart" $value .name) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- with .Values.controller }}
@@ -108,6 +168,50 @@ app.kubernetes.io/component: controller
 {{- end }}
 {{- if le (int .terminationGracePeriodSeconds) (include "tokenward.seconds" .shutdownGrace | int) }}
 {{- fail (printf "controller.terminationGracePeriodSeconds (%d) must be longer than shutdownGrace (%s): otherwise the kubelet kills the process in the middle of it" (int .terminationGracePeriodSeconds) .shutdownGrace) }}
+{{- end }}
+{{- end }}
+{{- if include "tokenward.ledger.enabled" . }}
+{{- if eq (int .Values.ledger.port) (int .Values.controller.adminPort) }}
+{{- fail (printf "ledger.port and controller.adminPort are both %d: the controller listens on both" (int .Values.ledger.port)) }}
+{{- end }}
+{{- if not (include "tokenward.ledger.gates" .) }}
+{{- fail "ledger.enabled: nobody may report to the ledger; set gate.enabled=true or name ServiceAccounts in ledger.extraGates" }}
+{{- end }}
+{{- end }}
+{{- if .Values.gate.enabled }}
+{{- include "tokenward.gate.validate" . }}
+{{- end }}
+{{- end }}
+
+{{- define "tokenward.gate.validate" -}}
+{{- with .Values.gate }}
+{{- $ports := list (int .httpPort) (int .grpcPort) (int .adminPort) }}
+{{- if ne (len ($ports | uniq)) 3 }}
+{{- fail (printf "gate.httpPort (%d), gate.grpcPort (%d) and gate.adminPort (%d) must differ" (int .httpPort) (int .grpcPort) (int .adminPort)) }}
+{{- end }}
+{{- $stop := add (include "tokenward.seconds" .shutdownGrace | int) (int .drainDelaySeconds) }}
+{{- if le (int64 .terminationGracePeriodSeconds) $stop }}
+{{- fail (printf "gate.terminationGracePeriodSeconds (%d) must be longer than drainDelaySeconds and shutdownGrace together (%d s): otherwise the kubelet kills the process in the middle of it" (int .terminationGracePeriodSeconds) $stop) }}
+{{- end }}
+{{- with .denyWhenStaleFor }}
+{{- if lt (include "tokenward.seconds" . | int) 90 }}
+{{- fail (printf "gate.denyWhenStaleFor (%s) must be at least 90s: a shorter time would deny everything whenever a watch is opened anew" .) }}
+{{- end }}
+{{- end }}
+{{- if eq .kind "DaemonSet" }}
+{{- if .autoscaling.enabled }}
+{{- fail "gate.autoscaling.enabled: a DaemonSet has one pod on every node; set gate.kind=Deployment" }}
+{{- end }}
+{{- else if eq .service.internalTrafficPolicy "Local" }}
+{{- fail "gate.service.internalTrafficPolicy: with Local, proxies on nodes without a gate reach none; set gate.kind=DaemonSet" }}
+{{- end }}
+{{- if .autoscaling.enabled }}
+{{- if gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas) }}
+{{- fail (printf "gate.autoscaling.minReplicas (%d) must not be larger than maxReplicas (%d)" (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas)) }}
+{{- end }}
+{{- if not (default dict .resources.requests).cpu }}
+{{- fail "gate.autoscaling.enabled: the target is a part of gate.resources.requests.cpu, which is not set" }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
