@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Shows the loop turning: a control plane, the chart, the operator, three ApiTokens, a rotation.
+# Shows the loop turning: a control plane, the chart, the operator, three ApiTokens, a gate behind a real Envoy and a real nginx,
+# who uses a token and from where, a revocation, and who still uses the old credential after a rotation.
 #
 #   make demo                       on a local control plane, which stays up until `make cluster-down`
 #   make demo DEMO_KUBECONFIG=FILE  on a cluster of yours
 #
-# No pod runs on the local control plane, so the operator runs here, as a process: with the arguments and environment of the
-# chart's Deployment, and a token of the chart's ServiceAccount, so with no right more than a pod of it would have.
+# No pod runs on the local control plane, so operator and gate run here, as processes: with the arguments and environment of the
+# chart's Deployments, and a token of the chart's ServiceAccount each, so with no right more than a pod of it would have.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 umask 077
 
@@ -34,64 +35,134 @@ prepare() {
   if [[ -n ${DEMO_KUBECONFIG:-} ]]; then
     step "Your cluster: $DEMO_KUBECONFIG"
     [[ -r $DEMO_KUBECONFIG ]] || die "cannot read $DEMO_KUBECONFIG"
-    "$ROOT/tools/build.sh" kubectl helm
+    "$ROOT/tools/build.sh" kubectl helm envoy nginx
     kubectl version >/dev/null || die "that cluster does not answer"
   else
     step "A Kubernetes control plane on this machine"
-    "$ROOT/tools/build.sh" etcd kube-apiserver kube-controller-manager kubectl helm
+    "$ROOT/tools/build.sh" etcd kube-apiserver kube-controller-manager kubectl helm envoy nginx
     "$ROOT/tools/cluster.sh" up
   fi
 }
 
 install_chart() {
   step "The chart"
+  local ledger_port
   ADMIN_PORT=$(free_port)
+  until ledger_port=$(free_port) && ((ledger_port != ADMIN_PORT)); do :; done
   # No pod can pull an image that is only here: the Deployment is a description, and the process below is its one replica.
   helm upgrade --install tokenward "$ROOT/charts/tokenward" --namespace "$SYSTEM" --create-namespace \
-    --set controller.adminAddress=127.0.0.1 --set "controller.adminPort=$ADMIN_PORT" --set log.format=text \
-    --set networkPolicy.enabled=false --hide-notes
+    --set controller.adminAddress=127.0.0.1 --set "controller.adminPort=$ADMIN_PORT" \
+    --set ledger.address=127.0.0.1 --set "ledger.port=$ledger_port" \
+    --set log.format=text --set networkPolicy.enabled=false --hide-notes
   kubectl wait --for=condition=Established --timeout=30s crd/apitokens.tokenward.dev >/dev/null
 }
 
-# deployment TEMPLATE: a Go template over the controller's container.
+# deployment COMPONENT TEMPLATE: a Go template over the Deployment of that component.
 deployment() {
-  kubectl get deployment --namespace "$SYSTEM" --selector app.kubernetes.io/instance=tokenward \
-    --output "go-template={{with index .items 0}}$1{{end}}"
+  kubectl get deployment --namespace "$SYSTEM" \
+    --selector "app.kubernetes.io/instance=tokenward,app.kubernetes.io/component=$1" \
+    --output "go-template={{with index .items 0}}$2{{end}}"
 }
 
-operator_kubeconfig() {
-  local file=$1 account=$2 admin
-  kubectl create token "$account" --namespace "$SYSTEM" --duration 24h >"$RUN/tokenward.token"
+# kubeconfig_of ACCOUNT FILE: the cluster as this ServiceAccount sees it.
+kubeconfig_of() {
+  local account=$1 file=$2 admin
+  kubectl create token "$account" --namespace "$SYSTEM" --duration 24h >"$file.token"
   kubectl config view --raw --minify --flatten >"$file"
   admin=$(kubectl config view --minify --output 'jsonpath={.users[0].name}')
   {
     kubectl --kubeconfig "$file" config delete-user "$admin"
-    kubectl --kubeconfig "$file" config set users.tokenward.tokenFile "$RUN/tokenward.token"
+    kubectl --kubeconfig "$file" config set users.tokenward.tokenFile "$file.token"
     kubectl --kubeconfig "$file" config set-context --current --user tokenward
   } >/dev/null
 }
 
+# start_role COMPONENT NAME ADMIN_PORT SED_SCRIPT: the process that this component's pod would run. The script rewrites arguments
+# that make no sense outside of a pod.
+start_role() {
+  local component=$1 name=$2 port=$3 script=$4 file=$RUN/$2.kubeconfig account args env
+  local container='index .spec.template.spec.containers 0'
+  account=$(deployment "$component" '{{.spec.template.spec.serviceAccountName}}')
+  kubeconfig_of "$account" "$file"
+  mapfile -t args < <(deployment "$component" "{{range ($container).args}}{{println .}}{{end}}" | sed "/^$/d; $script")
+  mapfile -t env < <(deployment "$component" "{{range ($container).env}}{{.name}}={{with .valueFrom}}{{.fieldRef.fieldPath}}{{else}}{{.value}}{{end}}{{\"\\n\"}}{{end}}")
+  env=("${env[@]/%=metadata.namespace/=$SYSTEM}")
+  env=("${env[@]/%=metadata.name/=tokenward-demo-$component}")
+  env=("${env[@]/%=status.podIP/=127.0.0.1}")
+  ((${#args[@]})) || die "the chart's Deployment has no arguments"
+  stop_daemon "$RUN/$name.pid" "$RUN/" 15
+  : >"$RUN/$name.log"
+  start_daemon "$RUN/$name.pid" "$RUN/$name.log" \
+    env -i "${env[@]}" "$ROOT/target/release/tokenward" "${args[@]}" --kubeconfig "$file"
+  if ! wait_until 30 curl --silent --fail --max-time 2 "http://127.0.0.1:$port/readyz"; then
+    tail -n 15 "$RUN/$name.log" >&2
+    die "the $component is not ready; its log is $RUN/$name.log"
+  fi
+  note "process $(<"$RUN/$name.pid") as system:serviceaccount:$SYSTEM:$account, log .run/$name.log"
+}
+
 start_operator() {
   step "The operator, as the chart's Deployment would run it"
-  local file=$RUN/tokenward.kubeconfig account args env
-  local container='index .spec.template.spec.containers 0'
-  account=$(deployment '{{.spec.template.spec.serviceAccountName}}')
-  operator_kubeconfig "$file" "$account"
-  mapfile -t args < <(deployment "{{range ($container).args}}{{println .}}{{end}}")
-  mapfile -t env < <(deployment "{{range ($container).env}}{{.name}}={{with .valueFrom}}{{.fieldRef.fieldPath}}{{else}}{{.value}}{{end}}{{\"\\n\"}}{{end}}")
-  env=("${env[@]/%=metadata.namespace/=$SYSTEM}")
-  env=("${env[@]/%=metadata.name/=tokenward-demo}")
-  ((${#args[@]})) || die "the chart's Deployment has no arguments"
+  start_role controller tokenward "$ADMIN_PORT" ""
+}
 
-  stop_daemon "$RUN/tokenward.pid" "$RUN/" 15
-  : >"$RUN/tokenward.log"
-  start_daemon "$RUN/tokenward.pid" "$RUN/tokenward.log" \
-    env -i "${env[@]}" "$ROOT/target/release/tokenward" "${args[@]}" --kubeconfig "$file"
-  if ! wait_until 30 curl --silent --fail --max-time 2 "http://127.0.0.1:$ADMIN_PORT/readyz"; then
-    tail -n 15 "$RUN/tokenward.log" >&2
-    die "the operator is not ready; its log is $RUN/tokenward.log"
-  fi
-  note "process $(<"$RUN/tokenward.pid") as system:serviceaccount:$SYSTEM:$account, log .run/tokenward.log"
+start_gate() {
+  step "A gate, as the chart's Deployment would run it"
+  GATE_HTTP=$(free_port) GATE_GRPC=$(free_port) GATE_ADMIN=$(free_port)
+  # A pod gets this token as a file, and a new one every hour.
+  kubectl create token "$(deployment gate '{{.spec.template.spec.serviceAccountName}}')" --namespace "$SYSTEM" \
+    --audience tokenward-ledger --duration 24h >"$RUN/ledger.token"
+  start_role gate gate "$GATE_ADMIN" "s/^--http-listen=.*/--http-listen=127.0.0.1:$GATE_HTTP/
+    s/^--grpc-listen=.*/--grpc-listen=127.0.0.1:$GATE_GRPC/; s/^--admin-listen=.*/--admin-listen=127.0.0.1:$GATE_ADMIN/
+    s#^--ledger-token-file=.*#--ledger-token-file=$RUN/ledger.token#"
+}
+
+# example FILE PORT: that configuration of examples/gate on our ports, for the API that the demo's tokens are for.
+example() {
+  sed "s/127.0.0.1:8181/127.0.0.1:$GATE_HTTP/; s/port_value: 8181/port_value: $GATE_HTTP/; s/port_value: 8182/port_value: $GATE_GRPC/
+    s/127.0.0.1:9000/127.0.0.1:$API_PORT/; s/port_value: 9000/port_value: $API_PORT/
+    s/127.0.0.1:8000/127.0.0.1:$2/; s/port_value: 8000/port_value: $2/
+    s/audience=orders&/audience=orders-api\&/; s/audience: orders\b/audience: orders-api/" "$ROOT/examples/gate/$1"
+}
+
+# The API behind the proxies is an nginx, too: it says whom it was told that it serves.
+api_conf() {
+  cat <<TXT
+pid $RUN/api/nginx.pid;
+error_log stderr warn;
+events {}
+http {
+  access_log off;
+  client_body_temp_path $RUN/api/body; proxy_temp_path $RUN/api/proxy; fastcgi_temp_path $RUN/api/fastcgi;
+  uwsgi_temp_path $RUN/api/uwsgi; scgi_temp_path $RUN/api/scgi;
+  server {
+    listen 127.0.0.1:$API_PORT;
+    default_type text/plain;
+    location / { return 200 "orders for \$http_x_tokenward_token, owned by \$http_x_tokenward_owner\n"; }
+  }
+}
+TXT
+}
+
+start_proxies() {
+  step "A real Envoy (gRPC) and a real nginx (auth_request) before an API, as in examples/gate"
+  API_PORT=$(free_port) ENVOY_PORT=$(free_port) NGINX_PORT=$(free_port)
+  mkdir -p "$RUN/api" "$RUN/nginx"
+  api_conf >"$RUN/api/nginx.conf"
+  example nginx.conf "$NGINX_PORT" >"$RUN/nginx/nginx.conf"
+  example envoy-grpc.yaml "$ENVOY_PORT" >"$RUN/envoy.yaml"
+  local name
+  for name in api nginx envoy; do stop_daemon "$RUN/$name.pid" "$RUN/" 15; done
+  for name in api nginx; do
+    start_daemon "$RUN/$name.pid" "$RUN/$name.log" "$(tool nginx)" -p "$RUN/$name" -c "$RUN/$name/nginx.conf" -g 'daemon off;'
+  done
+  start_daemon "$RUN/envoy.pid" "$RUN/envoy.log" \
+    "$(tool envoy)" --config-path "$RUN/envoy.yaml" --use-dynamic-base-id --log-level warning
+  local port
+  for port in "$API_PORT" "$NGINX_PORT" "$ENVOY_PORT"; do
+    wait_until 20 curl --silent --max-time 2 "http://127.0.0.1:$port/" || die "nothing answers on port $port; see .run/*.log"
+  done
+  note "Envoy on port $ENVOY_PORT, nginx on port $NGINX_PORT"
 }
 
 declare_tokens() {
@@ -140,6 +211,61 @@ rotate() {
   show kubectl events --for apitoken/rotation
 }
 
+# ask PORT TOKEN: what a client gets, the token not shown.
+ask() {
+  curl --silent --max-time 5 --output "$RUN/answer" --write-out '%{http_code}  ' \
+    --header "Authorization: Bearer $2" "http://127.0.0.1:$1/orders"
+  head -n 1 "$RUN/answer"
+}
+
+token_of() { kubectl get secret "$1" --output "go-template={{.data.token | base64decode}}"; }
+
+# used NAME COUNT: until the table shows so many requests.
+used() {
+  kubectl wait "apitoken/$1" --for="jsonpath={.status.usage.requests}=$2" --timeout=60s >/dev/null ||
+    die "the use did not come back; see .run/gate.log and .run/tokenward.log"
+}
+
+use() {
+  step "Clients use the token from the Secret, through Envoy and through nginx"
+  local i
+  OLD=$(token_of rotation)
+  note "a client of Envoy:  $(ask "$ENVOY_PORT" "$OLD")"
+  note "a client of nginx:  $(ask "$NGINX_PORT" "$OLD")"
+  note "without a token:    $(curl --silent --output /dev/null --write-out '%{http_code}' "http://127.0.0.1:$ENVOY_PORT/orders")"
+  for i in {1..8}; do ask "$ENVOY_PORT" "$OLD" >/dev/null; done
+  used rotation 10
+  show kubectl get apitokens -o wide
+  note ""
+  note "${BOLD}From where$OFF"
+  callers rotation
+}
+
+callers() {
+  kubectl get tokenusage "$1" --output 'go-template={{range .status.callers}}  {{.credential}}  {{printf "%-16s" .address}} {{printf "%-14s" .userAgent}} {{.requests}} requests{{"\n"}}{{end}}'
+}
+
+suspend() {
+  step "Suspended: the next request is refused"
+  show kubectl patch apitoken rotation --type merge --patch '{"spec": {"suspend": true}}'
+  note "a client of Envoy:  $(ask "$ENVOY_PORT" "$OLD")"
+  note "a client of nginx:  $(ask "$NGINX_PORT" "$OLD" | head -c 3)"
+  show kubectl patch apitoken rotation --type merge --patch '{"spec": {"suspend": false}}'
+  wait_until 10 eval 'ask "$ENVOY_PORT" "$OLD" | grep -q ^200'
+  note "a client of Envoy:  $(ask "$ENVOY_PORT" "$OLD")"
+}
+
+still_used() {
+  step "After the rotation: one client has followed, one has not"
+  note "with the new token: $(ask "$ENVOY_PORT" "$(token_of rotation)")"
+  note "with the old one:   $(ask "$NGINX_PORT" "$OLD")"
+  kubectl wait apitoken/rotation --for='jsonpath={.status.credentials[?(@.state=="Active")].lastUsedAt}' --timeout=60s >/dev/null
+  note ""
+  kubectl get apitoken rotation --output 'go-template={{range .status.credentials}}  {{.id}}  {{printf "%-9s" .state}} last used {{.lastUsedAt}}{{"\n"}}{{end}}'
+  callers rotation
+  show kubectl get apitoken rotation
+}
+
 what_next() {
   step "The loop is turning, and keeps turning. Try next:"
   cat <<TXT
@@ -149,7 +275,9 @@ what_next() {
   kubectl annotate apitoken full tokenward.dev/compromised-at=\$(date -u +%FT%TZ)   # leaked: no overlap
   kubectl get apitokens -o wide --watch
   curl -s http://127.0.0.1:$ADMIN_PORT/metrics | grep ^tokenward_
-  tail -f .run/tokenward.log
+  kubectl get tokenusage rotation -o yaml   # who, how often, with which outcome, by the hour
+  curl -i -H "Authorization: Bearer \$(kubectl get secret rotation -o go-template='{{.data.token | base64decode}}')" http://127.0.0.1:$ENVOY_PORT/
+  tail -f .run/tokenward.log .run/gate.log
 TXT
   if [[ -n ${DEMO_KUBECONFIG:-} ]]; then
     note "To end it: make cluster-down stops the operator; in your cluster, delete the namespaces $NAMESPACE and $SYSTEM."
@@ -161,8 +289,13 @@ TXT
 prepare
 install_chart
 start_operator
+start_gate
+start_proxies
 declare_tokens
 look_at_secret rotation
 look_at_secret full-token
+use
+suspend
 rotate
+still_used
 what_next

@@ -3,6 +3,7 @@
 # without one. It holds the release binary, the C library it needs and the public certificate authorities, both from
 # this Debian release's packages; no shell, no package manager. Same commit, same packages: same bytes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$ROOT/tools/packages.sh"
 
 for program in apt-get dpkg-deb dpkg; do
   need "$program" "The image's C library comes from Debian packages; elsewhere use the Dockerfile."
@@ -25,20 +26,13 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# Packages are kept in .tools/debs, with package lists of our own: neither root nor the system's lists are needed.
+# Packages are kept in .tools/debs.
 fetch_packages() {
   local debs=$TOOLS_DIR/debs name
   for name in "${PACKAGES[@]}"; do
     if ! compgen -G "$debs/${name}_*.deb" >/dev/null; then
       note "fetching ${PACKAGES[*]}"
-      mkdir -p "$debs/lists/partial" "$debs/cache/archives/partial"
-      (
-        cd "$debs"
-        options=(-qq -o "Dir::State::lists=$debs/lists" -o "Dir::Cache=$debs/cache" -o APT::Sandbox::User=root)
-        apt-get "${options[@]}" update
-        apt-get "${options[@]}" download "${PACKAGES[@]}"
-      ) || die "could not fetch the Debian packages ${PACKAGES[*]}"
-      rm -rf "$debs/lists" "$debs/cache"
+      fetch_debs "$debs" "${PACKAGES[@]}"
       return
     fi
   done

@@ -8,7 +8,7 @@ cd "$ROOT"
 
 CARGO_DENY=0.20.2
 
-ALL=(format clippy dependencies scripts unit generated chart image fidelity e2e)
+ALL=(format clippy dependencies scripts unit generated chart examples image fidelity e2e)
 
 phase_format() { cargo fmt --all -- --check; }
 
@@ -45,7 +45,7 @@ phase_dependencies() {
 }
 
 phase_scripts() {
-  local scripts=(.ci/run tools/*.sh tests/*.sh) script
+  local scripts=(.ci/run tools/*.sh tests/*.sh tests/chart/*.sh) script
   for script in "${scripts[@]}"; do bash -n "$script"; done
   if command -v shellcheck >/dev/null; then
     shellcheck "${scripts[@]}"
@@ -63,6 +63,8 @@ phase_chart() {
   tools/build.sh
   tests/chart.sh
 }
+
+phase_examples() { tests/examples.sh; }
 
 phase_image() {
   tools/image.sh
