@@ -15,6 +15,7 @@ use tokenward::domain::lifecycle;
 use tokenward::domain::plan::{Observed, SecretView, Settings, Step, plan};
 use tokenward::domain::ports::{Entropy, EntropyError};
 use tokenward::domain::token::{self, Prefix, Token};
+use tokenward::domain::usage::Observation;
 
 struct Fixed;
 
@@ -43,7 +44,18 @@ fn token(spec: serde_json::Value) -> ApiToken {
 fn settled(spec: serde_json::Value, now: Timestamp) -> (ApiToken, SecretView) {
     let mut token = token(spec);
     let step = |token: &ApiToken, secret: &SecretView| {
-        plan(now, &settings(), &Observed { token, namespace: None, secret, in_hand: None, refusal: None })
+        plan(
+            now,
+            &settings(),
+            &Observed {
+                token,
+                namespace: None,
+                secret,
+                in_hand: None,
+                refusal: None,
+                usage: &Observation::unasked(),
+            },
+        )
     };
     let Step::Mint { mut status, reason, expiry } = step(&token, &SecretView::Unseen) else {
         panic!("mints first")
@@ -79,8 +91,14 @@ fn benches(criterion: &mut Criterion) {
         ("quiescent/cron", json!({"rotation": {"schedule": "0 3 * * SUN", "timeZone": "Europe/Berlin"}})),
     ] {
         let (token, secret) = settled(spec, now);
-        let observed =
-            Observed { token: &token, namespace: None, secret: &secret, in_hand: None, refusal: None };
+        let observed = Observed {
+            token: &token,
+            namespace: None,
+            secret: &secret,
+            in_hand: None,
+            refusal: None,
+            usage: &Observation::unasked(),
+        };
         group.bench_function(name, |bencher| bencher.iter(|| plan(now, &settings, black_box(&observed))));
     }
     let fresh = token(json!({"rotation": {"every": "720h"}}));
@@ -90,6 +108,7 @@ fn benches(criterion: &mut Criterion) {
         secret: &SecretView::Unseen,
         in_hand: None,
         refusal: None,
+        usage: &Observation::unasked(),
     };
     group.bench_function("first issue", |bencher| bencher.iter(|| plan(now, &settings, black_box(&first))));
     group.finish();

@@ -15,6 +15,7 @@ CHART=charts/tokenward
 RELEASE=tokenward
 NAMESPACE=tokenward-chart-test
 NAMESPACES=("$NAMESPACE" team-a team-b checkout-staging checkout-production argocd flux-system)
+CRDS=$(find "$CHART/crd" -name '*.yaml' | wc -l)
 WORK=$(mktemp -d)
 OWN_CLUSTER=
 passed=0
@@ -47,6 +48,9 @@ same() {
     not_ok "$1" "$(diff <(printf '%s\n' "$2") <(printf '%s\n' "$3") || true)"
   fi
 }
+
+# shellcheck source=chart/rendered.sh
+source tests/chart/rendered.sh
 
 section() { printf '%s\n' "$*"; }
 
@@ -88,44 +92,16 @@ bad() {
 }
 
 bad_values() {
+  local set expected
   section "bad values are refused, by name"
-  bad 'tokenPrefx="twd"' "additional properties 'tokenPrefx' not allowed"
-  bad 'controller={"replica":3}' "at '/controller': additional properties 'replica' not allowed"
-  bad 'controller.leaderElection={"lease":"x"}' "at '/controller/leaderElection': additional properties 'lease' not allowed"
-  bad 'controller.resources={"request":{"cpu":"1"}}' "at '/controller/resources': additional properties 'request' not allowed"
-  bad 'tokenPrefix="TWD"' "at '/tokenPrefix': 'TWD' does not match pattern"
-  bad 'tokenPrefix="acme__live"' "at '/tokenPrefix': 'acme__live' does not match pattern"
-  bad 'tokenPrefix="a23456789012345678901"' "at '/tokenPrefix': maxLength: got 21, want 20"
-  bad 'namespaces="team-a"' "at '/namespaces': got string, want array"
-  bad 'namespaces=["Team"]' "at '/namespaces/0': 'Team' does not match pattern"
-  bad 'namespaces=["a","a"]' "at '/namespaces': items at 0 and 1 are equal"
-  bad 'ownership.ownerKeys=[]' "at '/ownership/ownerKeys': minItems: got 0, want 1"
-  bad 'ownership.ownerKeys=["a team"]' "at '/ownership/ownerKeys/0': 'a team' does not match pattern"
-  bad 'ownership.defaultOwner="a\nb"' "at '/ownership/defaultOwner'"
-  bad 'metrics.labels=["cost center"]' "at '/metrics/labels/0': 'cost center' does not match pattern"
-  bad 'metrics.perToken="yes"' "at '/metrics/perToken': got string, want boolean"
-  bad 'log.level="verbose"' "at '/log/level': value must be one of 'error', 'warn', 'info', 'debug', 'trace'"
-  bad 'log.format="xml"' "at '/log/format': value must be one of 'json', 'text'"
-  bad 'image.digest="4f5c"' "at '/image/digest': '4f5c' does not match pattern"
-  bad 'image.repository="ghcr.io/tokenward/tokenward:1.0"' "at '/image/repository'"
-  bad 'image.pullPolicy="Sometimes"' "at '/image/pullPolicy': value must be one of 'Always', 'IfNotPresent', 'Never'"
-  bad 'imagePullSecrets=["registry"]' "at '/imagePullSecrets/0': got string, want object"
-  bad 'commonLabels={"app.kubernetes.io/name":"x"}' "commonLabels: app.kubernetes.io/name is set by the chart; choose another key"
-  bad 'commonLabels={"a team":"x"}' "at '': invalid propertyName 'a team'"
-  bad 'networkPolicy.apiServer.ports=[]' "at '/networkPolicy/apiServer/ports': minItems: got 0, want 1"
-  bad 'networkPolicy.apiServer.to=[{"cidr":"10.0.0.1/32"}]' "additional properties 'cidr' not allowed"
-  bad 'networkPolicy.dns.ports=[70000]' "at '/networkPolicy/dns/ports/0': maximum: got 70,000, want 65,535"
-  bad 'controller.concurrency=0' "at '/controller/concurrency': minimum: got 0, want 1"
-  bad 'controller.resync="12 hours"' "at '/controller/resync': '12 hours' does not match pattern"
-  bad 'controller.resync=12' "at '/controller/resync': got number, want string"
-  bad 'controller.resync=""' "at '/controller/resync': minLength: got 0, want 2"
-  bad 'controller.adminPort=80' "at '/controller/adminPort': minimum: got 80, want 1,024"
-  bad 'controller.adminAddress="::"' "at '/controller/adminAddress': '::' does not match pattern"
-  bad 'controller.podDisruptionBudget.maxUnavailable=0' "at '/controller/podDisruptionBudget/maxUnavailable': minimum: got 0, want 1"
-  bad 'controller.extraEnv=[{"name":"POD_NAME","value":"x"}]' "controller.extraEnv: POD_NAME is set by the chart"
-  bad 'controller.leaderElection.leaseDuration="10s"' "leaseDuration (10s) must be longer than renewDeadline (10s)"
-  bad 'controller.leaderElection.retryPeriod="1m"' "renewDeadline (10s) must be longer than retryPeriod (1m)"
-  bad 'controller.shutdownGrace="1m"' "terminationGracePeriodSeconds (30) must be longer than shutdownGrace (1m)"
+  while IFS=$'\t' read -r set expected; do
+    [[ $set == '#'* ]] || bad "$set" "$expected"
+  done <tests/chart/bad-values.tsv
+  if render --set gate.enabled=false --set ledger.enabled=true >"$WORK/output" 2>&1; then
+    not_ok "refused: a ledger that nobody may report to" "it was rendered"
+  else
+    check "refused: a ledger that nobody may report to" grep -q 'nobody may report to the ledger' "$WORK/output"
+  fi
 }
 
 # leaves all|uncommented: the dotted path of every value in values.yaml, which is indented by two spaces a level; with
@@ -167,68 +143,10 @@ documentation() {
     "$(sed -n '/resource.customizations.health/,$p' examples/gitops/argocd/argocd-cm.yaml | sed '1d; s/^    //')"
 }
 
-# One line for each rule of each role in rendered YAML: kind namespace/name: resources [names] verbs.
-rights() {
-  awk '
-    /^kind:/ {kind = $2; namespace = ""}
-    /^metadata:/ {meta = 1} /^rules:/ {meta = 0}
-    meta && /^  name:/ {name = $2}
-    meta && /^  namespace:/ {namespace = $2}
-    /apiGroups:/ {names = ""}
-    /resources:/ {resources = $0; sub(/.*resources: /, "", resources)}
-    /resourceNames:/ {names = $0; sub(/.*resourceNames: /, " named ", names)}
-    /verbs:/ {verbs = $0; sub(/.*verbs: /, "", verbs); print kind " " (namespace ? namespace "/" : "") name ": " resources names " " verbs}'
-}
-
-kinds() { sed -n 's/^kind: //p' | sort | uniq -c | awk '{print $2 "=" $1}' | paste -sd' '; }
-
-rights_are_minimal() {
-  local cluster namespaced people
-  section "rights"
-  cluster=$(render --show-only templates/rbac.yaml)
-  namespaced=$(render --set 'namespaces={team-a,team-b}' --show-only templates/rbac.yaml)
-  people=$(render --show-only templates/rbac-people.yaml)
-  same "cluster-wide: exactly these" "ClusterRole tokenward-controller: [apitokens] [get, list, watch]
-ClusterRole tokenward-controller: [apitokens/status] [update]
-ClusterRole tokenward-controller: [secrets] [get, list, watch, create, patch]
-ClusterRole tokenward-controller: [events] [create, patch]
-ClusterRole tokenward-controller: [namespaces] [get, list, watch]
-Role $NAMESPACE/tokenward-controller-leader-election: [leases] [create]
-Role $NAMESPACE/tokenward-controller-leader-election: [leases] named [tokenward-controller] [get, update]" \
-    "$(rights <<<"$cluster")"
-  same "namespaced: the same in each namespace, and the namespace itself" "$(
-    for namespace in team-a team-b; do
-      printf 'Role %s/tokenward-controller: %s\n' \
-        $namespace '[apitokens] [get, list, watch]' \
-        $namespace '[apitokens/status] [update]' \
-        $namespace '[secrets] [get, list, watch, create, patch]' \
-        $namespace '[events] [create, patch]' \
-        $namespace "[namespaces] named [$namespace] [get]"
-    done
-    printf "Role $NAMESPACE/tokenward-controller-leader-election: %s\n" \
-      '[leases] [create]' '[leases] named [tokenward-controller] [get, update]'
-  )" "$(rights <<<"$namespaced")"
-  same "people: ApiTokens, never their status" "ClusterRole tokenward-apitokens-view: [apitokens] [get, list, watch]
-ClusterRole tokenward-apitokens-edit: [apitokens] [get, list, watch, create, update, patch, delete]
-ClusterRole tokenward-apitokens-admin: [apitokens] [get, list, watch, create, update, patch, delete, deletecollection]" \
-    "$(rights <<<"$people")"
-  same "no wildcard, no delete, no impersonation for the controller" '' \
-    "$(printf '%s\n' "$cluster" "$namespaced" | grep -v '^ *#' | grep -E "\*|delete|impersonate|escalate|bind\b" || true)"
-  same "no right without its reason above it" '' "$(printf '%s\n' "$cluster" "$namespaced" "$people" |
-    awk '/^ *- apiGroups:/ && last !~ /^ *#/ {print} {last = $0}')"
-  same "namespaced: nothing cluster-wide but the CRD and the roles of people" \
-    "ClusterRole=3 CustomResourceDefinition=1" \
-    "$(render --set 'namespaces={team-a}' | kinds | tr ' ' '\n' | grep -E '^(Cluster|Custom)' | paste -sd' ')"
-  same "namespaced.yaml: nothing cluster-wide but the CRD" "CustomResourceDefinition=1" \
-    "$(render --values "$CHART/ci/namespaced-values.yaml" | kinds | tr ' ' '\n' | grep -E '^(Cluster|Custom)' | paste -sd' ')"
-  same "minimal-values.yaml: a Deployment and a Service" "Deployment=1 Service=1" \
-    "$(render --values "$CHART/ci/minimal-values.yaml" | kinds)"
-}
-
 crds_stay() {
   local keep='helm.sh/resource-policy: keep'
   section "CRDs"
-  same "kept on uninstall by default" 1 "$(render --show-only templates/crds.yaml | grep -c "$keep")"
+  same "kept on uninstall by default" "$CRDS" "$(render --show-only templates/crds.yaml | grep -c "$keep")"
   same "not kept with crds.keep=false" 0 \
     "$(render --set crds.keep=false --show-only templates/crds.yaml | grep -c "$keep" || true)"
   same "not rendered with crds.install=false" 0 \
@@ -297,15 +215,33 @@ server_accepts() {
   kubectl delete --filename "$CHART/crd" --wait=true --timeout=60s >/dev/null
 }
 
-# may yes|no VERB RESOURCE[/NAME] NAMESPACE: whether the controller's account has that right.
-may() {
-  local answer
-  answer=$(kubectl auth can-i "$2" "${3%%:*}" --subresource="$([[ $3 != *:* ]] || echo "${3#*:}")" --namespace "$4" \
-    --as "system:serviceaccount:$NAMESPACE:$RELEASE-controller" 2>/dev/null || true)
-  [[ $answer == "$1" ]] || printf 'can-i %s %s in %s: %s, expected %s\n' "$2" "$3" "$4" "$answer" "$1"
-}
+# as ROLE ARGUMENT…: kubectl under the ServiceAccount of the controller or of the gate.
+as() { kubectl --as "system:serviceaccount:$NAMESPACE:$RELEASE-$1" "${@:2}"; }
 
-as_controller() { kubectl --as "system:serviceaccount:$NAMESPACE:$RELEASE-controller" "$@"; }
+# may ROLE yes|no VERB RESOURCE[.GROUP][/NAME][:SUBRESOURCE] NAMESPACE: whether that account has that right. As "kubectl auth
+# can-i", which answers "no" to every question about a kind that is not served at the moment.
+may() {
+  local kind=${4%%[/:]*} name='' group='' allowed
+  [[ $4 != */* ]] || name=${4#*/}
+  [[ $kind != *.* ]] || group=${kind#*.}
+  allowed=$(
+    kubectl create --output 'jsonpath={.status.allowed}' --filename - <<YAML
+apiVersion: authorization.k8s.io/v1
+kind: SubjectAccessReview
+spec:
+  user: system:serviceaccount:$NAMESPACE:$RELEASE-$1
+  groups: [system:serviceaccounts, "system:serviceaccounts:$NAMESPACE", system:authenticated]
+  resourceAttributes:
+    verb: $3
+    group: "$group"
+    resource: ${kind%%.*}
+    subresource: "$([[ $4 != *:* ]] || echo "${4#*:}")"
+    name: "$name"
+    namespace: "$5"
+YAML
+  )
+  [[ $2=$allowed == @(yes=true|no=false) ]] || printf '%s: %s %s in %s: %s, expected %s\n' "$1" "$3" "$4" "$5" "$allowed" "$2"
+}
 
 secret_manifest() {
   cat <<YAML
@@ -318,21 +254,62 @@ YAML
 
 # delivers NAMESPACE: the rights suffice to create a Secret by server-side apply, to change it, and to read the namespace.
 delivers() {
-  secret_manifest "$1" first | as_controller apply --server-side --field-manager tokenward --filename - &&
-    secret_manifest "$1" second | as_controller apply --server-side --field-manager tokenward --filename - &&
-    as_controller get namespace "$1" --output name &&
+  secret_manifest "$1" first | as controller apply --server-side --field-manager tokenward --filename - &&
+    secret_manifest "$1" second | as controller apply --server-side --field-manager tokenward --filename - &&
+    as controller get namespace "$1" --output name &&
     kubectl delete secret chart-test --namespace "$1"
 }
 
 elects() {
-  kubectl create --as "system:serviceaccount:$NAMESPACE:$RELEASE-controller" --filename - <<YAML &&
+  as controller create --filename - <<YAML &&
 apiVersion: coordination.k8s.io/v1
 kind: Lease
 metadata: {name: $RELEASE-controller, namespace: $NAMESPACE}
 spec: {holderIdentity: one, leaseDurationSeconds: 15}
 YAML
-    as_controller get lease "$RELEASE-controller" --namespace "$NAMESPACE" --output yaml |
-    sed 's/holderIdentity: one/holderIdentity: two/' | as_controller replace --filename -
+    as controller get lease "$RELEASE-controller" --namespace "$NAMESPACE" --output yaml |
+    sed 's/holderIdentity: one/holderIdentity: two/' | as controller replace --filename -
+}
+
+# The gate follows the one Lease by its name, as a watch and a list, and sees no other.
+follows_the_lease() {
+  local leases=/apis/coordination.k8s.io/v1/namespaces/$NAMESPACE/leases
+  as gate get --raw "$leases?fieldSelector=metadata.name%3D$RELEASE-controller" | grep -q '"holderIdentity":"two"' &&
+    as gate get --raw "$leases?fieldSelector=metadata.name%3D$RELEASE-controller&watch=true&timeoutSeconds=1" |
+    grep -q '"type":"ADDED"'
+}
+
+# records NAMESPACE: the rights suffice to create a TokenUsage beside its ApiToken, and to write its status; with the ApiToken
+# it goes. A plain owner reference: one that blocks deletion would need a right on the ApiToken's finalizers.
+records() {
+  local namespace=$1 uid
+  kubectl create --namespace "$namespace" --filename examples/minimal.yaml >/dev/null
+  uid=$(kubectl get apitokens --namespace "$namespace" --output 'jsonpath={.items[0].metadata.uid}')
+  as controller create --validate=false --filename - <<YAML &&
+apiVersion: tokenward.dev/v1alpha1
+kind: TokenUsage
+metadata:
+  name: minimal
+  namespace: $namespace
+  ownerReferences: [{apiVersion: tokenward.dev/v1alpha1, kind: ApiToken, name: minimal, uid: $uid}]
+spec: {}
+YAML
+    as controller get tokenusage minimal --namespace "$namespace" --output yaml |
+    sed '$a status: {requests: 3}' | as controller replace --validate=false --subresource status --filename - &&
+    [[ $(kubectl get tokenusage minimal --namespace "$namespace" --output 'jsonpath={.status.requests}') == 3 ]] &&
+    kubectl delete --namespace "$namespace" --filename examples/minimal.yaml &&
+    kubectl wait tokenusage/minimal --namespace "$namespace" --for=delete --timeout=60s
+}
+
+# identified AUDIENCE: whom the controller takes a token of the gate for, made as the projected volume's is.
+identified() {
+  as controller create --validate=false --output 'jsonpath={.status.user.username}' --filename - <<YAML
+apiVersion: authentication.k8s.io/v1
+kind: TokenReview
+spec:
+  token: $(kubectl create token "$RELEASE-gate" --namespace "$NAMESPACE" --audience "$1" --duration 1h)
+  audiences: [tokenward-ledger]
+YAML
 }
 
 install() { helm upgrade --install "$RELEASE" "$CHART" --namespace "$NAMESPACE" "$@"; }
@@ -352,50 +329,98 @@ released() {
   check "the CRD is served" kubectl wait --for=condition=Established --timeout=30s crd/apitokens.tokenward.dev
   check "delivers anywhere" delivers $out
   check "takes and renews the Lease" elects
+  check "records use anywhere" records $out
   same "may do what it needs and nothing else" '' "$(
-    may yes list apitokens.tokenward.dev $out
-    may yes watch secrets $out
-    may yes watch namespaces $out
-    may yes update apitokens.tokenward.dev:status $out
-    may yes create events.events.k8s.io $out
-    may no update apitokens.tokenward.dev $out
-    may no patch apitokens.tokenward.dev $out
-    may no delete apitokens.tokenward.dev $out
-    may no update apitokens.tokenward.dev:finalizers $out
-    may no delete secrets $out
-    may no update secrets $out
-    may no get leases.coordination.k8s.io/other "$NAMESPACE"
-    may no delete "leases.coordination.k8s.io/$RELEASE-controller" "$NAMESPACE"
-    may no create leases.coordination.k8s.io $out
-    may no get configmaps "$NAMESPACE"
-    may no get pods "$NAMESPACE"
+    may controller yes list apitokens.tokenward.dev $out
+    may controller yes watch secrets $out
+    may controller yes watch namespaces $out
+    may controller yes update apitokens.tokenward.dev:status $out
+    may controller yes create events.events.k8s.io $out
+    may controller no update apitokens.tokenward.dev $out
+    may controller no patch apitokens.tokenward.dev $out
+    may controller no delete apitokens.tokenward.dev $out
+    may controller no update apitokens.tokenward.dev:finalizers $out
+    may controller no delete secrets $out
+    may controller no update secrets $out
+    may controller no get leases.coordination.k8s.io/other "$NAMESPACE"
+    may controller no delete "leases.coordination.k8s.io/$RELEASE-controller" "$NAMESPACE"
+    may controller no create leases.coordination.k8s.io $out
+    may controller no get configmaps "$NAMESPACE"
+    may controller no get pods "$NAMESPACE"
+    may controller yes get tokenusages.tokenward.dev $out
+    may controller yes create tokenusages.tokenward.dev $out
+    may controller yes update tokenusages.tokenward.dev:status $out
+    may controller yes update tokenusages.tokenward.dev $out
+    may controller no list tokenusages.tokenward.dev $out
+    may controller no delete tokenusages.tokenward.dev $out
+    may controller yes create tokenreviews.authentication.k8s.io ''
+  )"
+  same "the ledger knows a gate by its token" "system:serviceaccount:$NAMESPACE:$RELEASE-gate" "$(identified tokenward-ledger)"
+  same "and refuses one that was made for something else" '' "$(identified something-else)"
+  check "the gate follows the Lease" follows_the_lease
+  same "the gate may read ApiTokens and the one Lease, and nothing else" '' "$(
+    may gate yes get apitokens.tokenward.dev $out
+    may gate yes list apitokens.tokenward.dev $out
+    may gate yes watch apitokens.tokenward.dev $out
+    may gate yes watch "leases.coordination.k8s.io/$RELEASE-controller" "$NAMESPACE"
+    may gate no update "leases.coordination.k8s.io/$RELEASE-controller" "$NAMESPACE"
+    may gate no list leases.coordination.k8s.io "$NAMESPACE"
+    may gate no get leases.coordination.k8s.io/other "$NAMESPACE"
+    may gate no get leases.coordination.k8s.io $out
+    for verb in create update patch delete; do may gate no $verb apitokens.tokenward.dev $out; done
+    may gate no update apitokens.tokenward.dev:status $out
+    for verb in get list watch create update patch delete; do
+      may gate no $verb secrets $out
+      may gate no $verb secrets "$NAMESPACE"
+      may gate no $verb tokenusages.tokenward.dev $out
+    done
+    may gate no create tokenreviews.authentication.k8s.io ''
+    may gate no create serviceaccounts:token "$NAMESPACE"
+    may gate no create events.events.k8s.io $out
+    may gate no list namespaces $out
+    may gate no list pods "$NAMESPACE"
   )"
   check "helm upgrade upgrades the CRD" upgrade_crd
   section "the same release, changed to two namespaces"
-  check "helm upgrade" install --set 'namespaces={team-a,team-b}'
+  check "helm upgrade" install --set 'namespaces={team-a,team-b}' --set 'gate.introspection.callers={team-a/orders-api}'
   check "delivers in team-a" delivers team-a
   check "delivers in team-b" delivers team-b
+  check "records use in team-a" records team-a
   same "may do nothing anywhere else" '' "$(
-    may yes list secrets team-a
-    may yes update apitokens.tokenward.dev:status team-b
-    may no list secrets $out
-    may no get secrets $out
-    may no list apitokens.tokenward.dev $out
-    may no create secrets $out
-    may no list namespaces $out
-    may no list secrets "$NAMESPACE"
+    may controller yes list secrets team-a
+    may controller yes update apitokens.tokenward.dev:status team-b
+    may controller no list secrets $out
+    may controller no get secrets $out
+    may controller no list apitokens.tokenward.dev $out
+    may controller no create secrets $out
+    may controller no list namespaces $out
+    may controller no list secrets "$NAMESPACE"
+    may controller yes update tokenusages.tokenward.dev:status team-a
+    may controller no get tokenusages.tokenward.dev $out
+    may gate yes watch apitokens.tokenward.dev team-a
+    may gate yes watch apitokens.tokenward.dev team-b
+    may gate no list apitokens.tokenward.dev $out
+    may gate no get secrets team-a
+    may gate yes create tokenreviews.authentication.k8s.io ''
   )"
-  same "may not read another namespace" '' "$(as_controller get namespace default --output name 2>/dev/null || true)"
+  same "the ledger knows a gate still" "system:serviceaccount:$NAMESPACE:$RELEASE-gate" "$(identified tokenward-ledger)"
+  same "may not read another namespace" '' "$(as controller get namespace default --output name 2>/dev/null || true)"
+  check "a second release of the same name, in a namespace of its own" helm install "$RELEASE" "$CHART" \
+    --namespace checkout-staging --values "$CHART/ci/namespaced-values.yaml" --set crds.install=false \
+    --set 'namespaces={checkout-production}'
+  check "is uninstalled" helm uninstall "$RELEASE" --namespace checkout-staging --wait
   section "uninstalled"
   check "helm uninstall" helm uninstall "$RELEASE" --namespace "$NAMESPACE" --wait
-  check "the CRD stays" kubectl get crd apitokens.tokenward.dev
+  check "the CRDs stay" kubectl get --filename "$CHART/crd"
   same "nothing else stays" '' "$(
-    kubectl get clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,services,deployments,networkpolicies,poddisruptionbudgets \
+    kubectl get clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,services,deployments \
+      --all-namespaces --selector "app.kubernetes.io/instance=$RELEASE" --output name
+    kubectl get daemonsets,networkpolicies,poddisruptionbudgets,horizontalpodautoscalers \
       --all-namespaces --selector "app.kubernetes.io/instance=$RELEASE" --output name
   )"
-  check "installs again over the CRD that stayed" install --set crds.keep=false
+  check "installs again over the CRDs that stayed" install --set crds.keep=false
   check "helm uninstall with crds.keep=false" helm uninstall "$RELEASE" --namespace "$NAMESPACE" --wait
-  same "takes the CRD along" '' "$(kubectl get crd apitokens.tokenward.dev --ignore-not-found --output name)"
+  same "takes the CRDs along" '' "$(kubectl get --filename "$CHART/crd" --ignore-not-found --output name)"
 }
 
 [[ -n ${TOKENWARD_TEST_KUBECONFIG:-} ]] || tools/build.sh helm kubectl
@@ -403,6 +428,7 @@ lint
 bad_values
 documentation
 rights_are_minimal
+gate_and_ledger
 crds_stay
 start_cluster
 server_accepts

@@ -113,7 +113,9 @@ fn everything_a_user_can_write_is_bounded() {
     fn check(path: &str, schema: &Value) {
         let bounded = |bound: &str| schema[bound].as_u64().is_some();
         let fine = match schema["type"].as_str() {
-            Some("string") => bounded("maxLength") || schema["format"] == "date-time",
+            Some("string") => {
+                bounded("maxLength") || schema["format"] == "date-time" || schema.get("enum").is_some()
+            }
             Some("array") => bounded("maxItems"),
             Some("object") => bounded("maxProperties") || schema.get("additionalProperties").is_none(),
             Some("boolean" | "integer") => true,

@@ -5,6 +5,7 @@
 
 mod bad_days;
 mod crashes;
+mod gates;
 mod quiet;
 mod replicas;
 mod seeds;

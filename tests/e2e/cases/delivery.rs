@@ -77,9 +77,11 @@ fn kubectl_shows_and_explains() {
         ];
         assert_eq!(header, columns);
         let row: Vec<_> = lines.next().unwrap().collect();
-        for cell in ["shown", "True", "Healthy", "payments", sole_active(&token).id.as_str(), "Delivered"] {
+        for cell in ["shown", "True", "payments", sole_active(&token).id.as_str(), "Delivered"] {
             assert!(row.contains(&cell), "{cell} in {row:?}");
         }
+        // A ledger listens; whether a gate has watched since before, other cases decide.
+        assert!(row.contains(&"Unknown") || row.contains(&"NeverUsed"), "{row:?}");
         let narrow = space.kubectl(&["get", "apitok"]).await.ok();
         assert!(!narrow.contains("CREDENTIAL"), "{narrow}");
         let all = space.kubectl(&["get", "tokenward", "--output", "name"]).await.ok();

@@ -17,7 +17,13 @@ fn two_namespaces_with_roles_only() {
         let release = space.release_for(&[&a.name, &b.name], json!({"controller": {"replicas": 1}})).await;
         let rendered =
             space.cluster.helm(&["get", "manifest", &release.name, "--namespace", &release.name]).await.ok();
-        assert!(!rendered.contains("kind: ClusterRole"), "Roles only");
+        let cluster_wide = rendered.split("\n---\n").filter(|object| object.contains("\nkind: ClusterRole"));
+        for object in cluster_wide {
+            assert!(
+                object.contains("-tokenreviews\n"),
+                "Roles only, but for what is in no namespace: {object}"
+            );
+        }
         let operator = space.start(&release.launch().await, "operator").await;
         operator.until_ready().await;
 

@@ -117,13 +117,14 @@ impl Cluster {
     /// Removes the definition of ApiTokens, and with it all of them.
     pub async fn remove_definitions(&self) {
         let definitions = Api::<CustomResourceDefinition>::all(self.client.clone());
-        let name = "apitokens.tokenward.dev";
-        let Some(found) = definitions.get_opt(name).await.unwrap() else { return };
-        let uid = found.metadata.uid.unwrap();
-        let gone = conditions::is_deleted(&uid);
-        definitions.delete(name, &DeleteParams::default()).await.unwrap();
-        let gone = await_condition(definitions, name, gone);
-        tokio::time::timeout(super::PATIENCE, gone).await.expect("the CRD is deleted in time").unwrap();
+        for name in ["apitokens.tokenward.dev", "tokenusages.tokenward.dev"] {
+            let Some(found) = definitions.get_opt(name).await.unwrap() else { continue };
+            let uid = found.metadata.uid.unwrap();
+            let gone = conditions::is_deleted(&uid);
+            definitions.delete(name, &DeleteParams::default()).await.unwrap();
+            let gone = await_condition(definitions.clone(), name, gone);
+            tokio::time::timeout(super::PATIENCE, gone).await.expect("the CRD is deleted in time").unwrap();
+        }
     }
 
     /// Waits until the namespaces of earlier cases are gone, and with them what is written while they go.
@@ -186,7 +187,7 @@ impl Cluster {
     }
 }
 
-async fn build_tools(names: &[&str]) {
+pub(super) async fn build_tools(names: &[&str]) {
     let needed = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "helm"];
     let names = if names.is_empty() { &needed } else { names };
     command(&root().join("tools/build.sh"), names, &[], "").await.ok();

@@ -2,11 +2,14 @@
 
 mod cluster;
 mod command;
+mod edge;
 mod operator;
 mod plaintext;
+mod proxy;
 mod release;
 mod scrape;
 mod space;
+mod upstream;
 mod wait;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -19,8 +22,10 @@ use tokio::sync::{OnceCell, RwLock};
 
 pub use cluster::{Cluster, crd_dir};
 pub use command::command;
+pub use edge::{Edge, replaced, shared_edge};
 pub use operator::{Operator, Signal, binary};
-pub use release::Release;
+pub use proxy::{Answer, Kind, Proxy, Upstream, request};
+pub use release::{Content, Release};
 pub use scrape::Scrape;
 pub use space::{Space, credential, is_ready, reason, sole_active};
 pub use wait::{PATIENCE, until, until_within};

@@ -1,11 +1,14 @@
 //! The operator as a process.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::Api;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -14,7 +17,7 @@ use tokio::time::timeout;
 
 use super::cluster::Cluster;
 use super::command::{command, root};
-use super::release::{Env, Launch};
+use super::release::{Content, Env, Launch};
 use super::scrape::Scrape;
 use super::wait::until;
 
@@ -35,11 +38,62 @@ pub async fn binary() -> PathBuf {
 }
 
 /// A loopback port that nobody listens on, below the range that outgoing connections are given.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     (0..1000)
         .map(|_| rand::random_range(20_000..30_000))
         .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
+}
+
+/// A token of the Deployment's ServiceAccount.
+async fn token(cluster: &Cluster, launch: &Launch, extra: &[&str]) -> String {
+    let ask = ["create", "token", &launch.account, "--namespace", &launch.namespace];
+    cluster.kubectl(&[&ask, extra].concat(), "").await.ok().trim().to_owned()
+}
+
+/// Fills folders as the kubelet would: each of the pod's with where it is here.
+async fn mount(cluster: &Cluster, launch: &Launch, stem: &Path) -> Vec<(String, String)> {
+    let mut folders = Vec::new();
+    for (number, (path, contents)) in launch.mounts.iter().enumerate() {
+        let folder = stem.with_extension(format!("mount-{number}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for content in contents {
+            match content {
+                Content::Token { file, audience, seconds } => {
+                    let duration = format!("{seconds}s");
+                    let extra = ["--audience", audience.as_str(), "--duration", &duration];
+                    std::fs::write(folder.join(file), token(cluster, launch, &extra).await).unwrap();
+                }
+                Content::Secret { name, files } => {
+                    let secrets = Api::<Secret>::namespaced(cluster.client.clone(), &launch.namespace);
+                    let data = secrets.get(name).await.unwrap().data.unwrap_or_default();
+                    for (key, file) in files {
+                        std::fs::write(folder.join(file), &data[key].0).unwrap();
+                    }
+                }
+            }
+        }
+        folders.push((path.clone(), folder.to_str().unwrap().to_owned()));
+    }
+    folders
+}
+
+/// An argument as it has to be on this machine: `--NAME-listen` on a free loopback port, which is noted, and files of the
+/// pod's folders where they are here.
+fn here(arg: &str, folders: &[(String, String)], ports: &mut BTreeMap<String, u16>) -> String {
+    let Some((flag, value)) = arg.split_once('=') else { return arg.to_owned() };
+    if let Some(name) = flag.strip_prefix("--").and_then(|flag| flag.strip_suffix("-listen")) {
+        let port = free_port();
+        assert_eq!(ports.insert(name.to_owned(), port), None, "the Deployment says once where to listen");
+        return format!("{flag}=127.0.0.1:{port}");
+    }
+    let found = folders.iter().find_map(|(path, folder)| {
+        value
+            .strip_prefix(path.as_str())
+            .filter(|rest| rest.starts_with('/'))
+            .map(|rest| format!("{folder}{rest}"))
+    });
+    format!("{flag}={}", found.as_deref().unwrap_or(value))
 }
 
 /// What can be sent to a process.
@@ -57,38 +111,33 @@ pub struct Operator {
     pub pod: String,
     /// Everything it printed.
     pub log: PathBuf,
-    port: u16,
+    ports: BTreeMap<String, u16>,
     pid: u32,
     pid_file: PathBuf,
     child: Mutex<Option<Child>>,
 }
 
 impl Operator {
-    /// Starts one exactly as the Deployment would. Three things differ: the admin endpoint listens on a free loopback port,
-    /// the pod's name and namespace are filled in, and the ServiceAccount's token comes in a kubeconfig.
+    /// Starts one exactly as the Deployment would. Four things differ: everything listens on free loopback ports, the
+    /// pod's name, namespace and address are filled in, its folders are elsewhere, and the ServiceAccount's token comes in
+    /// a kubeconfig.
     pub(super) async fn start(cluster: &Cluster, launch: &Launch, pod: &str, number: u32) -> Self {
         let namespace = launch.namespace.as_str();
-        let ask = ["create", "token", &launch.account, "--namespace", namespace, "--duration", "2h"];
-        let token = cluster.kubectl(&ask, "").await.ok();
+        let token = token(cluster, launch, &["--duration", "2h"]).await;
         let stem = cluster.dir.join(format!("operator-{number}"));
         let kubeconfig = stem.with_extension("kubeconfig");
-        std::fs::write(&kubeconfig, cluster.kubeconfig_with(token.trim())).unwrap();
-        let port = free_port();
-        let mut listens = 0;
-        let args = launch.args.iter().map(|arg| match arg.strip_prefix("--admin-listen=") {
-            Some(_) => {
-                listens += 1;
-                format!("--admin-listen=127.0.0.1:{port}")
-            }
-            None => arg.clone(),
-        });
+        std::fs::write(&kubeconfig, cluster.kubeconfig_with(&token)).unwrap();
+        let folders = mount(cluster, launch, &stem).await;
+        let mut ports = BTreeMap::new();
+        let args = launch.args.iter().map(|arg| here(arg, &folders, &mut ports));
         let args: Vec<_> = args.collect();
-        assert_eq!(listens, 1, "the Deployment says once where to listen");
+        assert!(ports.contains_key("admin"), "the Deployment says where to listen");
         let env = launch.env.iter().map(|(name, value)| {
             let value = match value {
                 Env::Value(value) => value.as_str(),
                 Env::PodName => pod,
                 Env::PodNamespace => namespace,
+                Env::PodIp => "127.0.0.1",
             };
             (name, value)
         });
@@ -111,13 +160,18 @@ impl Operator {
         // The guard of the control plane ends what such a file names, even if this process is killed.
         let pid_file = stem.with_extension("pid");
         std::fs::write(&pid_file, format!("{pid}\n")).unwrap();
-        Self { pod: pod.to_owned(), log, port, pid, pid_file, child: Mutex::new(Some(child)) }
+        Self { pod: pod.to_owned(), log, ports, pid, pid_file, child: Mutex::new(Some(child)) }
+    }
+
+    /// Where it serves what the Deployment's `--NAME-listen` is about.
+    pub fn port(&self, name: &str) -> u16 {
+        *self.ports.get(name).unwrap_or_else(|| panic!("{} does not listen for {name}", self.pod))
     }
 
     /// Status and body of an answer of the admin endpoint; `None` if there is none.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
         let ask = async {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port("admin"))).await.ok()?;
             stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.ok()?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.ok()?;
