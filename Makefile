@@ -45,6 +45,10 @@ unit: ## Unit, property, simulation and fidelity tests
 chart-test: ## helm lint, and every rendered object shown to a real API server
 	tools/test.sh chart
 
+.PHONY: examples-test
+examples-test: ## The proxies parse their examples; the real definitions of other projects take the others
+	tools/test.sh examples
+
 .PHONY: image-test
 image-test: ## Build the image and look inside
 	tools/test.sh image
