@@ -46,7 +46,7 @@ pub async fn run(args: ControllerArgs, checked: Checked) -> Result<(), RunError>
         revision = crate::REVISION,
         identity,
         admin = %args.admin_listen,
-        namespaces = if args.namespaces.0.is_empty() { "all".to_owned() } else { args.namespaces.0.join(",") },
+        namespaces = %args.namespaces,
         "starting"
     );
 

@@ -75,7 +75,7 @@ pub async fn run(args: GateArgs) -> Result<(), RunError> {
         grpc = %args.grpc_listen,
         admin = %args.admin_listen,
         tls = certificates.is_some(),
-        namespaces = if args.namespaces.0.is_empty() { "all".to_owned() } else { args.namespaces.0.join(",") },
+        namespaces = %args.namespaces,
         ledger_token = %args.ledger_token_file.display(),
         ledger_audience = args.ledger_audience,
         "starting"

@@ -2,6 +2,7 @@
 //!
 //! Newtypes rather than `Vec<String>`, so that an empty environment variable means an empty list, not one empty name.
 
+use std::fmt;
 use std::str::FromStr;
 
 /// Most entries in any of these lists.
@@ -48,6 +49,16 @@ pub enum ListError {
     /// Too many.
     #[error("{0} entries: write at most {MAX_ENTRIES}")]
     TooMany(usize),
+}
+
+/// As logs show them.
+impl fmt::Display for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [] => f.write_str("all"),
+            names => f.write_str(&names.join(",")),
+        }
+    }
 }
 
 impl FromStr for Namespaces {
@@ -140,6 +151,8 @@ mod tests {
     fn lists_are_split_trimmed_and_may_be_empty() {
         assert_eq!("shop, billing".parse(), Ok(Namespaces(vec!["shop".into(), "billing".into()])));
         assert_eq!("".parse(), Ok(Namespaces::default()));
+        assert_eq!(Namespaces::default().to_string(), "all");
+        assert_eq!(Namespaces(vec!["shop".into(), "billing".into()]).to_string(), "shop,billing");
         assert_eq!(
             "example.com/team,owner".parse(),
             Ok(Keys(vec!["example.com/team".into(), "owner".into()]))
