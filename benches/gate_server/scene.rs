@@ -80,7 +80,6 @@ impl Scene {
             prefix: prefix.clone(),
             deny_when_stale_for: None,
             addresses: Addresses::Full,
-            threads: 1,
         }));
         let mut writer = Writer::new(gate.index(), None);
         let mint = || Token::mint(&prefix, &chance).unwrap();

@@ -148,7 +148,7 @@ impl fmt::Debug for Token {
 }
 
 /// A credential id: ten base62 characters, held as a number below 62^10 (60 bits). Not secret. Ordered as its text is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CredentialId(u64);
 
 impl CredentialId {
@@ -201,9 +201,14 @@ impl<'a> Presented<'a> {
     /// Checks form and checksum.
     pub fn parse(text: &'a str) -> Result<Self, ParseError> {
         check(text)?;
-        let end = text.len() - (1 + SECRET_LEN + CRC_LEN);
-        let id = CredentialId::parse(&text[end - ID_LEN..end]).ok_or(ParseError::Malformed)?;
+        let id = Self::id_of(text).ok_or(ParseError::Malformed)?;
         Ok(Self { text, id })
+    }
+
+    /// The id of `text` if it is a token, before anything else of it is checked.
+    pub fn id_of(text: &str) -> Option<CredentialId> {
+        let end = text.len().checked_sub(1 + SECRET_LEN + CRC_LEN)?;
+        CredentialId::parse(text.get(end.checked_sub(ID_LEN)?..end)?)
     }
 
     /// The credential id.

@@ -3,7 +3,11 @@
 //! Space-Saving (Metwally et al.): when all places are taken, a new caller takes the place of the one seen least and inherits
 //! its count as a possible error. Whoever sent more than a 16th of the requests is among them for certain.
 
+use std::hash::{BuildHasher as _, Hasher};
 use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+
+use ahash::RandomState;
 
 use crate::api::report::{CallerUse, MAX_CALLERS};
 
@@ -55,77 +59,107 @@ impl Addresses {
     }
 }
 
+/// A caller as it is kept.
+#[derive(Debug, PartialEq)]
+pub(super) struct Who {
+    address: Option<IpAddr>,
+    principal: Box<str>,
+    user_agent: Box<str>,
+}
+
+impl Caller<'_> {
+    /// All that tells callers apart, with as much of the address as is kept.
+    pub(super) fn feed(&self, address: Option<IpAddr>, hasher: &mut impl Hasher) {
+        let lengths = (self.principal.len() as u64) << 48 | (self.user_agent.len() as u64) << 32;
+        match address {
+            // Of a text's length, no bit is beyond the tenth.
+            Some(IpAddr::V4(address)) => hasher.write_u64(lengths | 1 << 63 | u64::from(address.to_bits())),
+            Some(IpAddr::V6(address)) => {
+                hasher.write_u64(lengths);
+                hasher.write_u128(address.to_bits());
+            }
+            None => hasher.write_u64(lengths),
+        }
+        hasher.write(self.principal.as_bytes());
+        hasher.write(self.user_agent.as_bytes());
+    }
+
+    /// To tell callers apart by. Nobody can foresee it, and so nobody can choose two callers with the same.
+    pub(super) fn hash(&self) -> u64 {
+        static RANDOM: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let mut hasher = RANDOM.build_hasher();
+        self.feed(self.address, &mut hasher);
+        hasher.finish()
+    }
+
+    pub(super) fn who(&self) -> Arc<Who> {
+        Arc::new(Who {
+            address: self.address,
+            principal: self.principal.into(),
+            user_agent: self.user_agent.into(),
+        })
+    }
+}
+
 /// The busiest callers of one credential.
 #[derive(Clone, Debug, Default)]
-pub struct Callers {
+pub(super) struct Callers {
     places: Vec<Place>,
-    /// The place of the caller before: mostly it calls again.
-    latest: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 struct Place {
-    address: Option<IpAddr>,
-    principal: Box<str>,
-    user_agent: Box<str>,
+    /// [`Caller::hash`].
+    hash: u64,
+    who: Arc<Who>,
     count: u64,
     error: u64,
     first: i64,
     last: i64,
 }
 
-impl Place {
-    fn new(caller: &Caller<'_>, inherited: u64, now: i64) -> Self {
-        Self {
-            address: caller.address,
-            principal: caller.principal.into(),
-            user_agent: caller.user_agent.into(),
-            count: inherited + 1,
-            error: inherited,
-            first: now,
-            last: now,
-        }
-    }
-
-    fn is(&self, caller: &Caller<'_>) -> bool {
-        self.address == caller.address
-            && *self.user_agent == *caller.user_agent
-            && *self.principal == *caller.principal
-    }
-
-    fn saw(&mut self, now: i64) {
-        self.count += 1;
-        self.first = self.first.min(now);
-        self.last = self.last.max(now);
-    }
-}
-
 impl Callers {
-    /// Counts one request. Allocates only for a caller that has no place yet.
-    pub fn count(&mut self, caller: &Caller<'_>, now: i64) {
-        if let Some(place) = self.places.get_mut(self.latest).filter(|place| place.is(caller)) {
-            return place.saw(now);
-        }
-        self.latest = match self.places.iter().position(|place| place.is(caller)) {
+    /// Counts so many requests of the caller with this hash, the last of them at `last`. `who` is asked for one that has no
+    /// place yet. Returns whether it had one, and who it is.
+    pub(super) fn count(
+        &mut self,
+        hash: u64,
+        times: u64,
+        last: i64,
+        who: impl FnOnce() -> Arc<Who>,
+    ) -> (bool, &Arc<Who>) {
+        let new = |inherited| Place {
+            hash,
+            who: who(),
+            count: inherited + times,
+            error: inherited,
+            first: last,
+            last,
+        };
+        let known = self.places.iter().position(|place| place.hash == hash);
+        let at = match known {
             Some(at) => {
-                self.places[at].saw(now);
+                let place = &mut self.places[at];
+                place.count += times;
+                (place.first, place.last) = (place.first.min(last), place.last.max(last));
                 at
             }
             None if self.places.len() < MAX_CALLERS => {
-                self.places.push(Place::new(caller, 0, now));
+                self.places.push(new(0));
                 self.places.len() - 1
             }
             None => {
                 let least = self.places.iter().enumerate().min_by_key(|(_, place)| place.count);
                 let (at, inherited) = least.map_or((0, 0), |(at, place)| (at, place.count));
-                self.places[at] = Place::new(caller, inherited, now);
+                self.places[at] = new(inherited);
                 at
             }
         };
+        (known.is_some(), &self.places[at].who)
     }
 
     /// Adds what another core has counted. What one of the two did not keep, it may have seen as often as its least.
-    pub fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: Self) {
         let floor = |callers: &Self| match callers.places.len() {
             MAX_CALLERS => callers.places.iter().map(|place| place.count).min().unwrap_or(0),
             _ => 0,
@@ -134,12 +168,7 @@ impl Callers {
         let known = self.places.len();
         let mut both = [false; MAX_CALLERS];
         for place in other.places {
-            let same = |own: &Place| {
-                own.address == place.address
-                    && own.principal == place.principal
-                    && own.user_agent == place.user_agent
-            };
-            match self.places[..known].iter().position(same) {
+            match self.places[..known].iter().position(|own| own.hash == place.hash) {
                 Some(at) => {
                     let own = &mut self.places[at];
                     own.count += place.count;
@@ -163,15 +192,14 @@ impl Callers {
         }
         self.places.sort_by_key(|place| std::cmp::Reverse(place.count));
         self.places.truncate(MAX_CALLERS);
-        self.latest = 0;
     }
 
     /// As they are reported.
-    pub fn report(self, addresses: Addresses) -> Vec<CallerUse> {
+    pub(super) fn report(self, addresses: Addresses) -> Vec<CallerUse> {
         let report = |place: Place| CallerUse {
-            address: place.address.map(|address| addresses.show(address)).unwrap_or_default(),
-            principal: place.principal.into(),
-            user_agent: place.user_agent.into(),
+            address: place.who.address.map(|address| addresses.show(address)).unwrap_or_default(),
+            principal: place.who.principal.to_string(),
+            user_agent: place.who.user_agent.to_string(),
             count: place.count,
             error: place.error,
             first_seen: place.first,

@@ -66,12 +66,7 @@ pub fn object(credentials: &[Value], ended: &[Value]) -> Value {
 }
 
 pub fn settings() -> Settings {
-    Settings {
-        prefix: Prefix::new("twd").unwrap(),
-        deny_when_stale_for: None,
-        addresses: Addresses::Full,
-        threads: 2,
-    }
+    Settings { prefix: Prefix::new("twd").unwrap(), deny_when_stale_for: None, addresses: Addresses::Full }
 }
 
 /// An open gate that knows these.

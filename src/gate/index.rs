@@ -1,7 +1,7 @@
 //! Every ApiToken by credential id.
 //!
 //! Readers take no lock and never wait: a table of small sorted shards, each replaced as a whole by the writer. An update
-//! copies the shards of its own ids, some five entries each with 100,000 tokens, so a revocation costs the same however
+//! copies the shards of its own ids, a few entries each, so a revocation costs the same however
 //! many tokens there are.
 //!
 //! An id that several ApiTokens claim counts for the oldest, as [`crate::domain::directory`] rules.
@@ -11,33 +11,33 @@ use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwapAny, Guard};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
+use triomphe::ThinArc;
 
 use super::record::{Held, Record, Standing};
 use crate::domain::token::CredentialId;
 
-/// Bits of a key that choose its shard: 65,536 shards take half a megabyte, and hold some fifty entries each with a million
+/// Bits of a key that choose its shard: 65,536 shards take half a megabyte, and hold some fifteen entries each with a million
 /// tokens.
 const SHARD_BITS: u32 = 16;
 
 /// All that gates know, by credential id. See the module.
 pub struct Index {
-    shards: Box<[ArcSwap<Shard>]>,
+    shards: Box<[ArcSwapAny<Shard>]>,
     bits: u32,
     mix: Mix,
     book: Mutex<Book>,
 }
 
-/// Entries in the order of their keys; of one key, in the order of age.
-#[derive(Default)]
-struct Shard(Box<[Slot]>);
+/// Entries in the order of their keys; of one key, in the order of age. One allocation.
+type Shard = ThinArc<(), Slot>;
 
 #[derive(Clone)]
 struct Slot {
     key: u64,
-    record: Arc<Record>,
+    record: Record,
 }
 
 /// Spreads ids over the shards, and within each, evenly; without a secret of its own, ids could be chosen to fill one shard.
@@ -66,7 +66,7 @@ struct Book {
 
 /// Found by uid.
 struct Entry {
-    record: Arc<Record>,
+    record: Record,
     version: u64,
     /// The last list that held it.
     seen: u64,
@@ -107,20 +107,43 @@ pub struct Stats {
 
 /// A credential of the index. Holds on to the version it was found in; drop it before the next await.
 pub struct Found {
-    shard: Guard<Arc<Shard>>,
+    shard: Guard<Shard>,
     slot: usize,
+    /// Its place among the record's.
     held: usize,
+}
+
+/// A search that has begun.
+pub(super) struct Look {
+    shard: Guard<Shard>,
+    id: CredentialId,
+    key: u64,
+    guess: usize,
+    /// The key at the guess.
+    seen: u64,
+}
+
+impl Look {
+    /// The credential, of the ApiToken that its id counts for.
+    pub(super) fn find(self) -> Option<Found> {
+        let Self { shard, id, key, guess, seen } = self;
+        // Of several with one key the first counts.
+        let alone = seen == key && (guess == 0 || shard.slice[guess - 1].key != key);
+        let slot = if alone { guess } else { position(&shard.slice, key, guess).ok()? };
+        let held = shard.slice[slot].record.held().position(|held| held.id() == id)?;
+        Some(Found { shard, slot, held })
+    }
 }
 
 impl Found {
     /// The ApiToken.
-    pub fn record(&self) -> &Arc<Record> {
-        &self.shard.0[self.slot].record
+    pub fn record(&self) -> &Record {
+        &self.shard.slice[self.slot].record
     }
 
     /// The credential.
     pub fn held(&self) -> &Held {
-        &self.record().held()[self.held]
+        self.record().at(self.held)
     }
 }
 
@@ -145,26 +168,31 @@ impl std::fmt::Debug for Index {
 impl Index {
     fn new(bits: u32) -> Self {
         let random = ahash::RandomState::new();
-        let empty = Arc::new(Shard::default());
+        let empty = Shard::from_header_and_iter((), std::iter::empty());
         Self {
-            shards: (0..1 << bits).map(|_| ArcSwap::new(Arc::clone(&empty))).collect(),
+            shards: (0..1 << bits).map(|_| ArcSwapAny::new(empty.clone())).collect(),
             bits,
             mix: Mix { xor: random.hash_one(1), odd: random.hash_one(2) | 1 },
             book: Mutex::default(),
         }
     }
 
-    fn shard(&self, key: u64) -> &ArcSwap<Shard> {
+    fn shard(&self, key: u64) -> &ArcSwapAny<Shard> {
         &self.shards[(key >> (64 - self.bits)) as usize]
+    }
+
+    /// Begins to look for an id. What has to come from memory is on its way when this returns.
+    pub(super) fn look(&self, id: CredentialId) -> Look {
+        let key = self.mix.key(id);
+        let shard = self.shard(key).load();
+        let guess = guess(&shard.slice, key, self.bits);
+        let seen = shard.slice.get(guess).map_or(0, |slot| slot.key);
+        Look { shard, id, key, guess, seen }
     }
 
     /// The credential of this id, of the ApiToken that it counts for.
     pub fn find(&self, id: CredentialId) -> Option<Found> {
-        let key = self.mix.key(id);
-        let shard = self.shard(key).load();
-        let slot = shard.position(key, self.bits).ok()?;
-        let held = shard.0[slot].record.held().iter().position(|held| held.id() == id)?;
-        Some(Found { shard, slot, held })
+        self.look(id).find()
     }
 
     /// How much there is.
@@ -178,32 +206,33 @@ impl Index {
     }
 
     /// Puts `new` in the place of `old` everywhere.
-    fn replace(&self, stats: &mut Stats, old: Option<&Arc<Record>>, new: Option<&Arc<Record>>) {
-        let ids = |record: Option<&Arc<Record>>| -> Vec<CredentialId> {
-            record.map(|record| record.held().iter().map(Held::id).collect()).unwrap_or_default()
+    fn replace(&self, stats: &mut Stats, old: Option<&Record>, new: Option<&Record>) {
+        let ids = |record: Option<&Record>| -> Vec<CredentialId> {
+            record.map(|record| record.held().map(Held::id).collect()).unwrap_or_default()
         };
         let (before, after) = (ids(old), ids(new));
         for id in before.iter().chain(after.iter().filter(|id| !before.contains(id))) {
             let key = self.mix.key(*id);
             let cell = self.shard(key);
             let shard = cell.load_full();
-            let was_clash = shard.claims(key, self.bits) > 1;
+            let was_clash = claims(&shard.slice, key, self.bits) > 1;
             let uid = old.or(new).map_or("", |record| record.uid());
-            let mut slots = Vec::with_capacity(shard.0.len() + 1);
-            slots.extend(shard.0.iter().filter(|slot| slot.key != key || slot.record.uid() != uid).cloned());
+            let mut slots = Vec::with_capacity(shard.slice.len() + 1);
+            slots.extend(
+                shard.slice.iter().filter(|slot| slot.key != key || slot.record.uid() != uid).cloned(),
+            );
             if let Some(record) = new.filter(|_| after.contains(id)) {
-                let slot = Slot { key, record: Arc::clone(record) };
+                let slot = Slot { key, record: record.clone() };
                 let at = slots.partition_point(|other| other.order() < slot.order());
                 slots.insert(at, slot);
             }
-            let shard = Shard(slots.into_boxed_slice());
-            let is_clash = shard.claims(key, self.bits) > 1;
+            let is_clash = claims(&slots, key, self.bits) > 1;
             stats.clashes = stats.clashes + usize::from(is_clash) - usize::from(was_clash);
-            cell.store(Arc::new(shard));
+            cell.store(Shard::from_header_and_iter((), slots.into_iter()));
         }
         for (record, sign) in [(old, false), (new, true)] {
             let Some(record) = record else { continue };
-            let living = record.held().iter().filter(|held| held.standing() == Standing::Living).count();
+            let living = record.held().filter(|held| held.standing() == Standing::Living).count();
             let add = |sum: &mut usize, by: usize| *sum = if sign { *sum + by } else { *sum - by };
             add(&mut stats.tokens, 1);
             add(&mut stats.credentials, living);
@@ -219,26 +248,28 @@ impl Slot {
     }
 }
 
-impl Shard {
-    /// The first entry of this key, else where it would be. Keys are spread evenly, so the place is guessed from the key
-    /// and is mostly right there: one cache line instead of the five that halving would touch.
-    fn position(&self, key: u64, bits: u32) -> Result<usize, usize> {
-        let slots = &self.0;
-        let within = (key << bits) >> 32;
-        let mut at = ((within * slots.len() as u64) >> 32) as usize;
-        while at > 0 && slots[at - 1].key >= key {
-            at -= 1;
-        }
-        while at < slots.len() && slots[at].key < key {
-            at += 1;
-        }
-        if slots.get(at).is_some_and(|slot| slot.key == key) { Ok(at) } else { Err(at) }
-    }
+/// Where a key probably is: keys are spread evenly, so this is mostly right, and one cache line instead of the several that
+/// halving would touch.
+fn guess(slots: &[Slot], key: u64, bits: u32) -> usize {
+    let within = (key << bits) >> 32;
+    ((within * slots.len() as u64) >> 32) as usize
+}
 
-    fn claims(&self, key: u64, bits: u32) -> usize {
-        let begin = self.position(key, bits).unwrap_or_else(|at| at);
-        self.0[begin..].iter().take_while(|slot| slot.key == key).count()
+/// The first entry of this key, else where it would be, beginning at the guess.
+fn position(slots: &[Slot], key: u64, mut at: usize) -> Result<usize, usize> {
+    while at > 0 && slots[at - 1].key >= key {
+        at -= 1;
     }
+    while at < slots.len() && slots[at].key < key {
+        at += 1;
+    }
+    if slots.get(at).is_some_and(|slot| slot.key == key) { Ok(at) } else { Err(at) }
+}
+
+/// How many claim this key.
+fn claims(slots: &[Slot], key: u64, bits: u32) -> usize {
+    let begin = position(slots, key, guess(slots, key, bits)).unwrap_or_else(|at| at);
+    slots[begin..].iter().take_while(|slot| slot.key == key).count()
 }
 
 /// Whether a change was taken in.
@@ -334,7 +365,7 @@ impl Writer {
         let Book { tokens, stats, .. } = &mut *book;
         let known = tokens.get(record.uid());
         let (known_version, seen) = known.map_or((0, 0), |known| (known.version, known.seen));
-        let old = known.map(|known| Arc::clone(&known.record));
+        let old = known.map(|known| known.record.clone());
         let version = record.version();
         if !listed && version != 0 && version < known_version {
             return Applied::Late;
@@ -344,8 +375,8 @@ impl Writer {
             None => record,
         };
         let (record, applied) = match &old {
-            Some(old) if old.says_the_same(&record) => (Arc::clone(old), Applied::Same),
-            _ => (Arc::new(record), Applied::Changed),
+            Some(old) if old.says_the_same(&record) => (old.clone(), Applied::Same),
+            _ => (record, Applied::Changed),
         };
         if applied == Applied::Changed {
             self.index.replace(stats, old.as_ref(), Some(&record));

@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::Gate;
+use super::counter::Counter as Ticks;
 use crate::api::Outcome;
 use crate::platform::families::{CounterVec, Descriptor, PREFIX, counters, register, table};
 use crate::platform::process::ProcessMetrics;
@@ -93,7 +94,7 @@ const BOUNDS: [u64; 11] = [5, 10, 25, 50, 100, 250, 1_000, 5_000, 25_000, 100_00
 /// Upper bounds of the lag's buckets, in seconds: parsing one object, or waiting behind a burst of them.
 const LAG: [f64; 9] = [0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0];
 
-/// A histogram of durations without a lock of its own.
+/// A histogram of durations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Durations {
     /// Each bound's own bucket, and the rest.
@@ -101,17 +102,23 @@ pub struct Durations {
     nanoseconds: u64,
 }
 
-impl Durations {
-    pub(super) fn add(&mut self, duration: Duration) {
+/// The same, as one thread counts it.
+#[derive(Debug, Default)]
+pub(super) struct DurationCounters {
+    buckets: [Ticks; BOUNDS.len() + 1],
+    nanoseconds: Ticks,
+}
+
+impl DurationCounters {
+    pub(super) fn add(&self, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let at = BOUNDS.partition_point(|bound| bound * 1_000 < nanoseconds);
-        self.buckets[at] += 1;
-        self.nanoseconds = self.nanoseconds.saturating_add(nanoseconds);
+        self.buckets[BOUNDS.partition_point(|bound| bound * 1_000 < nanoseconds)].add(1);
+        self.nanoseconds.add(nanoseconds);
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
-        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, count)| *sum += count);
-        self.nanoseconds = self.nanoseconds.saturating_add(other.nanoseconds);
+    pub(super) fn add_to(&self, sum: &mut Durations) {
+        sum.buckets.iter_mut().zip(&self.buckets).for_each(|(sum, count)| *sum += count.get());
+        sum.nanoseconds = sum.nanoseconds.saturating_add(self.nanoseconds.get());
     }
 }
 

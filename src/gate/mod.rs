@@ -3,6 +3,7 @@
 //! The feed writes the [`index`], the dialects ask [`Gate::check`], the reporter takes away what the [`recorder`] counted.
 
 pub mod callers;
+mod counter;
 pub mod demand;
 pub mod dialect;
 pub mod extract;
@@ -13,7 +14,9 @@ pub mod locate;
 pub mod metrics;
 pub mod record;
 pub mod recorder;
+mod repeats;
 pub mod reporter;
+mod tally;
 pub mod verdict;
 
 use std::sync::Arc;
@@ -27,7 +30,7 @@ use self::demand::Demand;
 use self::index::Index;
 use self::metrics::Dialect;
 use self::recorder::Recorder;
-use self::verdict::{Verdict, judge};
+use self::verdict::{Claim, Verdict, judge};
 use crate::api::Outcome;
 use crate::domain::token::Prefix;
 
@@ -40,8 +43,6 @@ pub struct Settings {
     pub deny_when_stale_for: Option<Duration>,
     /// How much of callers' addresses is kept.
     pub addresses: Addresses,
-    /// How many threads answer.
-    pub threads: usize,
 }
 
 /// Never heard from the API server.
@@ -63,7 +64,7 @@ impl Gate {
     pub fn new(settings: Settings) -> Self {
         Self {
             index: Arc::default(),
-            recorder: Recorder::new(settings.threads, settings.addresses),
+            recorder: Recorder::new(settings.addresses),
             prefix: settings.prefix,
             stale_after: settings.deny_when_stale_for.map(|limit| limit.as_secs()),
             open: AtomicBool::new(false),
@@ -111,9 +112,19 @@ impl Gate {
         caller: &Caller<'_>,
         now: Timestamp,
     ) -> Verdict {
-        let verdict = self.judge(credential, demand, now);
-        self.recorder.record(dialect, &verdict, demand, caller, now.as_second());
-        verdict
+        match self.claim(credential, now) {
+            Ok(claim) => {
+                let place = self.recorder.place(claim.id(), demand, caller);
+                let verdict = judge(claim, demand, now);
+                self.recorder.record(dialect, &place, &verdict, demand, caller, now.as_second());
+                verdict
+            }
+            Err(outcome) => {
+                let verdict = Verdict::denied(outcome);
+                self.recorder.refused(dialect, verdict.outcome());
+                verdict
+            }
+        }
     }
 
     /// Denies and counts a request that cannot be judged, such as one to a route whose demand makes no sense.
@@ -123,19 +134,24 @@ impl Gate {
 
     /// Judges without counting.
     pub fn judge(&self, credential: Result<&str, Outcome>, demand: &Demand<'_>, now: Timestamp) -> Verdict {
+        match self.claim(credential, now) {
+            Ok(claim) => judge(claim, demand, now),
+            Err(outcome) => Verdict::denied(outcome),
+        }
+    }
+
+    /// What there is to be judged, or why there is nothing.
+    fn claim<'a>(&self, credential: Result<&'a str, Outcome>, now: Timestamp) -> Result<Claim<'a>, Outcome> {
         if !self.is_open() {
             // Fails closed: what is not loaded cannot be known to be revoked or not.
-            return Verdict::denied(Outcome::NotReady);
+            return Err(Outcome::NotReady);
         }
         if self.is_stale(now) {
             // Fails closed, because the operator asked for it: a revocation may have been missed.
-            return Verdict::denied(Outcome::Stale);
+            return Err(Outcome::Stale);
         }
-        match credential {
-            Ok(credential) => judge(&self.index, &self.prefix, credential, demand, now),
-            // Fails closed: nothing was presented that could be judged.
-            Err(outcome) => Verdict::denied(outcome),
-        }
+        // Fails closed: nothing was presented that could be judged.
+        Claim::read(&self.index, &self.prefix, credential?)
     }
 
     fn is_stale(&self, now: Timestamp) -> bool {

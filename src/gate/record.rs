@@ -1,4 +1,5 @@
-//! One ApiToken as the gate keeps it: what a verdict needs, packed into two allocations.
+//! One ApiToken as the gate keeps it: what a verdict needs, packed into one allocation. With a million tokens nearly
+//! everything that a verdict looks at comes from memory, not from a cache; side by side it comes in one go.
 //!
 //! An ApiToken that cannot be understood becomes a *tombstone*: its credential ids are denied as `Unreadable`. It is never
 //! served from the last version that could be understood, because what changed since may have been a revocation.
@@ -9,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use triomphe::ThinArc;
 
 use crate::api::{ApiToken, Credential, EndState, EndedCredential, ExpirySpec, LastHandled, keys};
 use crate::domain::requests;
@@ -21,6 +23,13 @@ const NEVER: i64 = i64::MAX;
 const MAX_TEXT: usize = 60_000;
 /// Most credentials of one ApiToken, living and ended; the definition allows 26.
 const MAX_HELD: usize = 64;
+
+/// The order of the texts: first what every verdict looks at.
+const AUDIENCES: usize = 0;
+const SCOPES: usize = 1;
+const OWNER: usize = 2;
+const TOKEN: usize = 3;
+const UID: usize = 4;
 
 /// How a credential stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,16 +90,21 @@ impl fmt::Debug for Held {
     }
 }
 
-/// What of an ApiToken a verdict, an answer and the recorder need.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    uid_hash: u64,
+/// What of an ApiToken a verdict, an answer and the recorder need. Cheap to clone.
+#[derive(Clone)]
+pub struct Record(ThinArc<Head, u8>);
+
+/// The texts follow: audiences, scopes, owner, `namespace/name` and uid, one after the other; `ends` says where each ends.
+#[derive(Clone, PartialEq, Eq)]
+struct Head {
+    /// The credential that is presented most: the newest living one, if there is any. Meaningless in an `empty` record.
+    first: Held,
+    more: Box<[Held]>,
+    empty: bool,
+    expires: i64,
     created: i64,
     version: u64,
-    expires: i64,
-    held: Box<[Held]>,
-    /// uid, `namespace/name`, owner, scopes and audiences, one after the other; `ends` says where each ends.
-    text: Box<str>,
+    uid_hash: u64,
     ends: [u16; 5],
     suspended: bool,
     compromised: bool,
@@ -136,6 +150,20 @@ struct OwnerName {
     name: String,
 }
 
+impl PartialEq for Record {
+    fn eq(&self, other: &Self) -> bool {
+        self.head() == other.head() && self.0.slice == other.0.slice
+    }
+}
+
+impl Eq for Record {}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Record({} {:?})", self.token(), self.held().collect::<Vec<_>>())
+    }
+}
+
 impl Record {
     /// From an ApiToken that was parsed.
     pub fn new(token: &ApiToken) -> Self {
@@ -148,24 +176,33 @@ impl Record {
         understand(metadata, object).unwrap_or_else(|| tombstone(metadata, object))
     }
 
+    fn head(&self) -> &Head {
+        &self.0.header.header
+    }
+
+    fn bytes(&self, index: usize) -> &[u8] {
+        let ends = &self.head().ends;
+        let begin = index.checked_sub(1).map_or(0, |before| usize::from(ends[before]));
+        self.0.slice.get(begin..usize::from(ends[index])).unwrap_or_default()
+    }
+
     fn part(&self, index: usize) -> &str {
-        let begin = index.checked_sub(1).map_or(0, |before| usize::from(self.ends[before]));
-        self.text.get(begin..usize::from(self.ends[index])).unwrap_or_default()
+        std::str::from_utf8(self.bytes(index)).unwrap_or_default()
     }
 
     /// `metadata.uid`.
     pub fn uid(&self) -> &str {
-        self.part(0)
+        self.part(UID)
     }
 
     /// A hash of the uid: to count by, not to find by.
     pub(super) fn uid_hash(&self) -> u64 {
-        self.uid_hash
+        self.head().uid_hash
     }
 
     /// `namespace/name`.
     pub fn token(&self) -> &str {
-        self.part(1)
+        self.part(TOKEN)
     }
 
     /// The namespace.
@@ -180,100 +217,97 @@ impl Record {
 
     /// The owner in printable ASCII (anything else percent-encoded), as it may stand in a header; empty if there is none.
     pub fn owner(&self) -> &str {
-        self.part(2)
+        self.part(OWNER)
     }
 
     /// All scopes, separated by single spaces.
     pub fn scopes(&self) -> &str {
-        self.part(3)
+        self.part(SCOPES)
     }
 
     /// All audiences, separated by single spaces; empty if the token is for every audience.
     pub fn audiences(&self) -> &str {
-        self.part(4)
+        self.part(AUDIENCES)
     }
 
     /// `metadata.creationTimestamp`, Unix seconds.
     pub fn created(&self) -> i64 {
-        self.created
+        self.head().created
     }
 
     /// `metadata.resourceVersion` as a number; 0 if it is none.
     pub fn version(&self) -> u64 {
-        self.version
+        self.head().version
     }
 
     /// When the token ends for good, Unix seconds.
     pub fn expires(&self) -> Option<i64> {
-        (self.expires != NEVER).then_some(self.expires)
+        Some(self.head().expires).filter(|expires| *expires != NEVER)
     }
 
     /// Whether the token has ended for good.
     pub fn is_expired(&self, now: i64) -> bool {
-        now >= self.expires
+        now >= self.head().expires
     }
 
     /// `spec.suspend`.
     pub fn is_suspended(&self) -> bool {
-        self.suspended
+        self.head().suspended
     }
 
     /// Whether it was declared compromised and nobody has honoured that yet.
     pub fn is_compromised(&self) -> bool {
-        self.compromised
+        self.head().compromised
     }
 
     /// Whether it could not be understood.
     pub fn is_tombstone(&self) -> bool {
-        self.tombstone.is_some()
+        self.head().tombstone.is_some()
     }
 
-    /// Its credentials, living and ended, in the order of their ids.
-    pub fn held(&self) -> &[Held] {
-        &self.held
+    /// Its credentials, living and ended, each id once.
+    pub fn held(&self) -> impl Iterator<Item = &Held> {
+        let head = self.head();
+        std::iter::once(&head.first).filter(|_| !head.empty).chain(&head.more)
+    }
+
+    /// The credential at this place of [`Record::held`], which must not be beyond its end.
+    pub(super) fn at(&self, place: usize) -> &Held {
+        place.checked_sub(1).map_or(&self.head().first, |place| &self.head().more[place])
     }
 
     /// The credential of this id.
     pub fn credential(&self, id: CredentialId) -> Option<&Held> {
-        self.held.iter().find(|held| held.id == id)
+        self.held().find(|held| held.id == id)
     }
 
     /// Whether the token is for this audience. One without audiences is for every audience.
     pub fn is_for(&self, audience: &str) -> bool {
-        self.audiences().is_empty() || holds(self.audiences(), audience)
+        self.bytes(AUDIENCES).is_empty() || holds(self.bytes(AUDIENCES), audience)
     }
 
     /// Whether the token has this scope.
     pub fn has_scope(&self, scope: &str) -> bool {
-        holds(self.scopes(), scope)
+        holds(self.bytes(SCOPES), scope)
     }
 
     /// Whether nothing but the version differs: most writes of a status say nothing new to a gate.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        let Self {
-            uid_hash: _,
-            created,
-            version: _,
-            expires,
-            held,
-            text,
-            ends,
-            suspended,
-            compromised,
-            tombstone,
-        } = self;
-        (created, expires, held, text, ends)
-            == (&other.created, &other.expires, &other.held, &other.text, &other.ends)
-            && (suspended, compromised, tombstone) == (&other.suspended, &other.compromised, &other.tombstone)
+        let of = |record: &Self| Head { version: 0, ..record.head().clone() };
+        self.0.slice == other.0.slice && of(self) == of(other)
     }
 
     /// A tombstone whose ids could not all be read also denies those that were last known.
-    pub(super) fn with_last_known(mut self, last: &Self) -> Self {
-        if self.tombstone == Some(Tombstone::SomeIds) {
-            let ids = self.held.iter().chain(&*last.held).map(|held| held.id);
-            self.held = sorted(ids.map(unreadable).collect());
+    pub(super) fn with_last_known(self, last: &Self) -> Self {
+        if self.head().tombstone != Some(Tombstone::SomeIds) {
+            return self;
         }
-        self
+        let ids = self.held().chain(last.held()).map(|held| held.id);
+        let (first, more, empty) = arranged(ids.map(unreadable).collect());
+        Self(ThinArc::from_header_and_slice(
+            Head { first, more, empty, ..self.head().clone() },
+            &self.0.slice,
+        ))
     }
 }
 
@@ -314,18 +348,21 @@ fn understand(metadata: &ObjectMeta, object: &Value) -> Option<Record> {
     let (scopes, audiences) = (joined(&spec.scopes)?, joined(&spec.audiences)?);
     let (text, ends) = pack(metadata, &owner, &scopes, &audiences)?;
     (held.len() <= MAX_HELD).then_some(())?;
-    Some(Record {
-        uid_hash: uid_hash(metadata),
+    let (first, more, empty) = arranged(held);
+    let head = Head {
+        first,
+        more,
+        empty,
+        expires,
         created: created.as_second(),
         version: version(metadata),
-        expires,
-        held: sorted(held),
-        text,
+        uid_hash: uid_hash(metadata),
         ends,
         suspended: spec.suspend,
         compromised: requests::is_unhandled(asked.map(String::as_str), handled),
         tombstone: None,
-    })
+    };
+    Some(Record(ThinArc::from_header_and_slice(head, text.as_bytes())))
 }
 
 fn expires(expiry: &Value, created: Timestamp) -> Option<i64> {
@@ -353,18 +390,21 @@ fn tombstone(metadata: &ObjectMeta, object: &Value) -> Record {
     }
     all &= matches!(object.get("status"), Some(Value::Object(_)));
     let (text, ends) = pack(metadata, "", "", "").unwrap_or_default();
-    Record {
-        uid_hash: uid_hash(metadata),
+    let (first, more, empty) = arranged(held);
+    let head = Head {
+        first,
+        more,
+        empty,
+        expires: NEVER,
         created: metadata.creation_timestamp.as_ref().map_or(0, |created| created.0.as_second()),
         version: version(metadata),
-        expires: NEVER,
-        held: sorted(held),
-        text,
+        uid_hash: uid_hash(metadata),
         ends,
         suspended: false,
         compromised: false,
         tombstone: Some(if all { Tombstone::AllIds } else { Tombstone::SomeIds }),
-    }
+    };
+    Record(ThinArc::from_header_and_slice(head, text.as_bytes()))
 }
 
 fn unreadable(id: CredentialId) -> Held {
@@ -379,16 +419,20 @@ fn part<'a, T: Deserialize<'a> + Default>(object: &'a Value, name: &str) -> Opti
     }
 }
 
-/// By id, each once; of several, the one that came first.
-fn sorted(mut held: Vec<Held>) -> Box<[Held]> {
+/// Each id once: of several, the one that came first. The newest living one goes ahead of all.
+fn arranged(mut held: Vec<Held>) -> (Held, Box<[Held]>, bool) {
     held.sort_by_key(|held| held.id);
     held.dedup_by_key(|held| held.id);
-    held.into_boxed_slice()
+    let rank = |held: &Held| (held.standing == Standing::Living, held.issued_at);
+    let newest = held.iter().enumerate().max_by_key(|(_, held)| rank(held)).map(|(at, _)| at);
+    let first = newest.map(|at| held.remove(at));
+    let empty = first.is_none();
+    (first.unwrap_or_else(|| unreadable(CredentialId::default())), held.into_boxed_slice(), empty)
 }
 
 /// Whether `word` is among the words that spaces separate.
-fn holds(words: &str, word: &str) -> bool {
-    !word.is_empty() && words.as_bytes().split(|byte| *byte == b' ').any(|own| own == word.as_bytes())
+fn holds(words: &[u8], word: &str) -> bool {
+    !word.is_empty() && words.split(|byte| *byte == b' ').any(|own| own == word.as_bytes())
 }
 
 /// What the definition allows in scopes and audiences: no spaces, which separate them here, and nothing that would have to
@@ -410,17 +454,17 @@ fn printable(text: &str) -> String {
     safe
 }
 
-fn pack(metadata: &ObjectMeta, owner: &str, scopes: &str, audiences: &str) -> Option<(Box<str>, [u16; 5])> {
+fn pack(metadata: &ObjectMeta, owner: &str, scopes: &str, audiences: &str) -> Option<(String, [u16; 5])> {
     let (namespace, name) = (metadata.namespace.as_deref()?, metadata.name.as_deref()?);
     let mut text = String::new();
     let mut ends = [0; 5];
     let token = format!("{namespace}/{name}");
-    let parts = [metadata.uid.as_deref().unwrap_or_default(), &token, owner, scopes, audiences];
+    let parts = [audiences, scopes, owner, &token, metadata.uid.as_deref().unwrap_or_default()];
     for (end, part) in ends.iter_mut().zip(parts) {
         text.push_str(part);
         *end = u16::try_from(text.len()).ok()?;
     }
-    (text.len() <= MAX_TEXT).then(|| (text.into_boxed_str(), ends))
+    (text.len() <= MAX_TEXT).then_some((text, ends))
 }
 
 /// The same for as long as the process lives, and not to be foreseen.

@@ -6,10 +6,10 @@ use k8s_openapi::jiff::Timestamp;
 use subtle::ConstantTimeEq as _;
 
 use super::demand::Demand;
-use super::index::{Found, Index};
+use super::index::{Found, Index, Look};
 use super::record::Standing;
 use crate::api::Outcome;
-use crate::domain::token::{ParseError, Prefix, Presented};
+use crate::domain::token::{CredentialId, ParseError, Prefix, Presented};
 
 /// The answer, and what is known of the token that was presented.
 #[derive(Debug)]
@@ -45,26 +45,40 @@ impl Verdict {
 /// What the digest is compared with when the id is unknown: no token has it.
 const NOBODY: [u8; 32] = [0; 32];
 
-/// Judges `credential` against what the route demands.
-pub fn judge(
-    index: &Index,
-    prefix: &Prefix,
-    credential: &str,
-    demand: &Demand<'_>,
-    now: Timestamp,
-) -> Verdict {
-    let presented = match Presented::parse(credential) {
-        Ok(presented) => presented,
-        // Fails closed: not a token.
-        Err(ParseError::Malformed) => return Verdict::denied(Outcome::Malformed),
-        // Fails closed: a typo or a look-alike.
-        Err(ParseError::Checksum) => return Verdict::denied(Outcome::BadChecksum),
-    };
-    if presented.prefix() != prefix.as_str() {
+/// A token of this installation, by its form, and the search for what is known of it.
+pub(super) struct Claim<'a> {
+    presented: Presented<'a>,
+    look: Option<Look>,
+}
+
+impl<'a> Claim<'a> {
+    /// Reads `credential`. The index is asked before the checksum is computed: what it knows comes from memory meanwhile.
+    pub(super) fn read(index: &Index, prefix: &Prefix, credential: &'a str) -> Result<Self, Outcome> {
+        let look = Presented::id_of(credential).map(|id| index.look(id));
+        let presented = match Presented::parse(credential) {
+            Ok(presented) => presented,
+            // Fails closed: not a token.
+            Err(ParseError::Malformed) => return Err(Outcome::Malformed),
+            // Fails closed: a typo or a look-alike.
+            Err(ParseError::Checksum) => return Err(Outcome::BadChecksum),
+        };
         // Fails closed: a token of another installation.
-        return Verdict::denied(Outcome::ForeignPrefix);
+        if presented.prefix() == prefix.as_str() {
+            Ok(Self { presented, look })
+        } else {
+            Err(Outcome::ForeignPrefix)
+        }
     }
-    let found = index.find(presented.id());
+
+    pub(super) fn id(&self) -> CredentialId {
+        self.presented.id()
+    }
+}
+
+/// Judges a token against what the route demands.
+pub(super) fn judge(claim: Claim<'_>, demand: &Demand<'_>, now: Timestamp) -> Verdict {
+    let Claim { presented, look } = claim;
+    let found = look.and_then(Look::find);
     // Hashed and compared also for an unknown id, so that the time does not tell which ids exist.
     let digest = presented.digest();
     let expected = found.as_ref().map_or(&NOBODY, |found| found.held().digest());

@@ -138,7 +138,6 @@ fn settings(args: &GateArgs) -> Settings {
         prefix: args.token_prefix.clone(),
         deny_when_stale_for: args.deny_when_stale_for,
         addresses: args.caller_addresses.into(),
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
     }
 }
 

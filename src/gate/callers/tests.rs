@@ -21,9 +21,13 @@ fn number(counted: &CallerUse) -> usize {
     counted.user_agent.len()
 }
 
+fn count(callers: &mut Callers, caller: &Caller<'_>, now: i64) {
+    callers.count(caller.hash(), 1, now, || caller.who());
+}
+
 fn counted(numbers: &[usize]) -> Callers {
     let mut callers = Callers::default();
-    numbers.iter().zip(1..).for_each(|(number, now)| callers.count(&caller(*number), now));
+    numbers.iter().zip(1..).for_each(|(number, now)| count(&mut callers, &caller(*number), now));
     callers
 }
 
@@ -40,11 +44,11 @@ fn few_callers_are_counted_exactly() {
 fn each_part_tells_callers_apart() {
     let mut callers = Callers::default();
     let one = Caller { address: Some([10, 0, 0, 1].into()), principal: "p", user_agent: "a" };
-    callers.count(&one, 1);
-    callers.count(&Caller { address: Some([10, 0, 0, 2].into()), ..one }, 1);
-    callers.count(&Caller { address: None, ..one }, 1);
-    callers.count(&Caller { principal: "q", ..one }, 1);
-    callers.count(&Caller { user_agent: "b", ..one }, 1);
+    count(&mut callers, &one, 1);
+    count(&mut callers, &Caller { address: Some([10, 0, 0, 2].into()), ..one }, 1);
+    count(&mut callers, &Caller { address: None, ..one }, 1);
+    count(&mut callers, &Caller { principal: "q", ..one }, 1);
+    count(&mut callers, &Caller { user_agent: "b", ..one }, 1);
     assert_eq!(callers.report(Addresses::Full).len(), 5);
 }
 

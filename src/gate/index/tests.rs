@@ -153,7 +153,7 @@ fn many_are_spread_evenly() {
             "digest": format!("sha256:{}", "0".repeat(64)), "endedAt": "2026-01-01T00:00:00Z"}]}});
         writer.apply(Record::from_json(&metadata("s", &pad(n), n + 1), &object));
     }
-    let longest = index.shards.iter().map(|shard| shard.load().0.len()).max().unwrap();
+    let longest = index.shards.iter().map(|shard| shard.load().slice.len()).max().unwrap();
     assert!(longest <= 8, "{longest} of 5,000 ids in a row in one of {} shards", index.shards.len());
     (0..5_000).for_each(|n| assert!(index.find(CredentialId::parse(&pad(n)).unwrap()).is_some()));
 }

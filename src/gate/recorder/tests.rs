@@ -1,10 +1,12 @@
 use super::*;
+use crate::api::report::{MAX_SCOPES, OutcomeCount};
 use crate::gate::Gate;
 use crate::gate::fixtures::{at, gate, living, metadata, minted, object};
 use crate::gate::index::Writer;
+use crate::gate::record::Record;
 use std::collections::BTreeMap;
 use std::sync::Barrier;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const NOW: &str = "2026-06-01T00:00:00Z";
 
@@ -180,14 +182,75 @@ fn no_count_is_lost_or_doubled_while_threads_answer_and_others_drain() {
 }
 
 #[test]
+fn what_repeats_is_counted_like_what_does_not() {
+    let gate = gate((0..200).map(|n| record(&format!("t{n}"), n + 1, &[n])).collect());
+    let time = |second: u64| format!("2026-06-01T00:00:{second:02}Z");
+    // Runs of one caller and scope, broken by another caller, other scopes, a denial and other credentials.
+    for turn in 0..60_u64 {
+        for number in [7, turn] {
+            let scope =
+                ["scope=orders:read", "scope=orders:read&scope=orders:write"][(turn / 7 % 2) as usize];
+            ask(&gate, number, scope, &caller((turn / 5 % 3) as u8), &time(turn));
+        }
+        if turn % 11 == 0 {
+            ask(&gate, 7, "audience=billing", &caller(1), &time(turn));
+        }
+    }
+    let drained = gate.recorder().drain();
+    let token = drained.iter().find(|token| token.uid == "uid-t7").unwrap();
+    let used = &token.credentials[0];
+    assert_eq!(outcomes(used), BTreeMap::from([("Accepted", 61), ("WrongAudience", 6)]));
+    let callers: BTreeMap<_, _> =
+        used.callers.iter().map(|c| (c.address.as_str(), (c.count, c.error))).collect();
+    assert_eq!(
+        callers,
+        BTreeMap::from([("10.0.0.0", (20, 0)), ("10.0.0.1", (21, 0)), ("10.0.0.2", (20, 0))])
+    );
+    let seconds: Vec<_> = [used.first_used, used.last_used].map(|at_| at_ - at(NOW).as_second()).to_vec();
+    assert_eq!(seconds, [0, 59]);
+    let scopes: BTreeMap<_, _> = token.scopes.iter().map(|used| (used.scope.as_str(), used.count)).collect();
+    let write = (0..60).filter(|turn| turn / 7 % 2 == 1).count() as u64 + 1;
+    assert_eq!(scopes, BTreeMap::from([("orders:read", 61), ("orders:write", write)]));
+    let last_caller = used.callers.iter().find(|c| c.address == "10.0.0.2").unwrap();
+    assert_eq!(last_caller.last_seen - at(NOW).as_second(), 59);
+    assert_eq!(drained.len(), 60, "the table grew on its way");
+}
+
+/// What repeats is counted elsewhere than what does not; over many drains neither is lost.
+#[test]
+fn what_goes_on_repeating_is_drained_each_time() {
+    let gate = gate(vec![record("web", 1, &[1])]);
+    let count = |times: u64, second: u64| {
+        for _ in 0..times {
+            ask(&gate, 1, "scope=orders:read", &caller(1), &format!("2026-06-01T00:00:{second:02}Z"));
+        }
+        let mut drained = gate.recorder().drain().pop()?;
+        let used = drained.credentials.pop()?;
+        let from = &used.callers[0];
+        assert_eq!((from.address.as_str(), from.principal.as_str()), ("10.0.0.1", "spiffe://web"));
+        assert_eq!((from.count, from.error, from.last_seen), (times, 0, used.last_used));
+        assert_eq!((drained.scopes[0].scope.as_str(), drained.scopes[0].count), ("orders:read", times));
+        Some((outcomes(&used)["Accepted"], used.last_used - at(NOW).as_second()))
+    };
+    assert_eq!(count(5, 1), Some((5, 1)));
+    assert_eq!(count(0, 2), None);
+    assert_eq!(count(1, 3), Some((1, 3)));
+    assert_eq!(count(1_000, 4), Some((1_000, 4)));
+    // The ApiToken says something new, and goes on being the same.
+    Writer::new(gate.index(), None).apply(record("web", 2, &[1, 2]));
+    assert_eq!(count(3, 5), Some((3, 5)));
+}
+
+#[test]
 fn durations_are_summed_over_threads() {
-    let recorder = Recorder::new(4, Addresses::Full);
+    let recorder = Recorder::new(Addresses::Full);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| recorder.took(Dialect::Nginx, Duration::from_micros(7)));
         }
     });
-    let mut expected = Durations::default();
-    (0..4).for_each(|_| expected.add(Duration::from_micros(7)));
+    let (counters, mut expected) = (DurationCounters::default(), Durations::default());
+    (0..4).for_each(|_| counters.add(Duration::from_micros(7)));
+    counters.add_to(&mut expected);
     assert_eq!(recorder.totals().durations[Dialect::Nginx as usize], expected);
 }

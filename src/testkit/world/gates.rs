@@ -139,7 +139,6 @@ impl GatePod {
             prefix: settings().prefix,
             deny_when_stale_for: None,
             addresses: Addresses::Full,
-            threads: 1,
         }));
         let now = clock.clone();
         let mut registry = Registry::default();

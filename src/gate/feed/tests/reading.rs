@@ -127,7 +127,7 @@ fn of_a_damaged_object_remains_a_tombstone_with_its_ids() {
     ] {
         let record = Object::parse(&raw(&object)).unwrap().record();
         assert!(record.is_tombstone(), "{object}");
-        let ids: Vec<String> = record.held().iter().map(|held| held.id().to_string()).collect();
+        let ids: Vec<String> = record.held().map(|held| held.id().to_string()).collect();
         assert_eq!((record.uid(), ids), ("u1", vec![token.id().to_owned()]), "{object}");
     }
     for object in [json!(7), json!({}), json!({"metadata": {}}), json!({"metadata": {"uid": ""}})] {
