@@ -8,6 +8,7 @@ export CARGO_TERM_COLOR ?= auto
 # The two test binaries that start control planes of their own or run for long choose these.
 E2E_THREADS ?= 8
 SOAK_SEEDS ?= 5000
+SOAK_FUZZ_SECONDS ?= 60
 
 ##@ Use
 
@@ -58,8 +59,13 @@ e2e: ## The operator against a real API server, under the chart's own RBAC
 	E2E_THREADS=$(E2E_THREADS) tools/test.sh e2e
 
 .PHONY: soak
-soak: ## The simulation with many more seeds (SOAK_SEEDS=5000)
+soak: ## The simulation with many more seeds (SOAK_SEEDS=5000), then every fuzz target for SOAK_FUZZ_SECONDS=60
 	TOKENWARD_SEEDS=$(SOAK_SEEDS) cargo test --release --features testkit --test simulation -- --nocapture
+	SOAK_FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) tools/fuzz.sh
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for SOAK_FUZZ_SECONDS=60 (tools/fuzz.sh TARGET … runs one)
+	SOAK_FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) tools/fuzz.sh $(FUZZ_ARGS)
 
 .PHONY: bench
 bench: ## Hot-path benches, then throughput, memory and restart at scale against a real API server
@@ -81,7 +87,7 @@ image: ## An image tar in dist/, without a container engine
 
 .PHONY: clean
 clean: cluster-down ## Remove what was built, except the pinned tools
-	rm -rf target dist .run
+	rm -rf target dist .run fuzz/target
 
 .PHONY: help
 help: ## This list

@@ -42,4 +42,14 @@ while read -r path; do
     note "wrote $path"
   fi
 done < <(cd "$OUT" && find . -type f -printf '%P\n' | LC_ALL=C sort)
+if ! fuzz_lock_is_current; then
+  if [[ ${1:-} == --check ]]; then
+    note "fuzz/Cargo.lock does not fit Cargo.lock and the manifests"
+    drifted=1
+  else
+    cp "$ROOT/Cargo.lock" "$ROOT/fuzz/Cargo.lock"
+    cargo metadata --quiet --format-version 1 --manifest-path "$ROOT/fuzz/Cargo.toml" >/dev/null
+    note "wrote fuzz/Cargo.lock"
+  fi
+fi
 ((drifted == 0)) || die "generated files have drifted; run: make generate"

@@ -33,6 +33,24 @@ tool() {
   fi
 }
 
+# cargo_tool NAME VERSION DURATION: builds a program of cargo's of exactly this version into .tools/bin, unless it is there.
+cargo_tool() {
+  [[ $("$BIN_DIR/$1" --version 2>/dev/null) != "$1 $2" ]] || return 0
+  note "building $1 $2 ($3 on 2 cores, once) …"
+  cargo install --quiet --locked --force "$1" --version "$2" --root "$TOOLS_DIR"
+}
+
+# locked FILE: name and version of every package of a Cargo.lock.
+locked() { awk '/^name = / { name = $3 } /^version = / { print name, $3 }' "$1" | LC_ALL=C sort; }
+
+# fuzz_lock_is_current: whether fuzz/Cargo.lock fits the manifests, and holds what is shipped and the fuzzer beside it.
+# cargo-fuzz would change it without a word.
+fuzz_lock_is_current() {
+  local beside='"(arbitrary|jobserver|libfuzzer-sys|tokenward-fuzz)"'
+  cargo metadata --quiet --locked --format-version 1 --manifest-path "$ROOT/fuzz/Cargo.toml" >/dev/null &&
+    ! LC_ALL=C comm -23 <(locked "$ROOT/fuzz/Cargo.lock") <(locked "$ROOT/Cargo.lock") | grep -vE "$beside"
+}
+
 # wait_until SECONDS COMMAND…: true as soon as the command is, false when the time is up.
 wait_until() {
   local deadline=$((SECONDS + $1))

@@ -10,7 +10,10 @@ CARGO_DENY=0.20.2
 
 ALL=(format clippy dependencies scripts unit generated chart examples image fidelity e2e)
 
-phase_format() { cargo fmt --all -- --check; }
+phase_format() {
+  cargo fmt --all -- --check
+  cargo fmt --manifest-path fuzz/Cargo.toml -- --check
+}
 
 # Not even --all-targets names e2e, which Cargo.toml leaves out of `cargo test`.
 phase_clippy() {
@@ -18,14 +21,9 @@ phase_clippy() {
   cargo clippy --locked --test e2e --features testkit -- -D warnings
 }
 
-# Built once into .tools/bin, in about 4 minutes.
 cargo_deny() {
-  local binary=$BIN_DIR/cargo-deny
-  if [[ $("$binary" --version 2>/dev/null) != "cargo-deny $CARGO_DENY" ]]; then
-    note "building cargo-deny $CARGO_DENY (about 4 minutes on 2 cores, once) …"
-    cargo install --quiet --locked --force cargo-deny --version "$CARGO_DENY" --root "$TOOLS_DIR"
-  fi
-  "$binary" --locked "$@"
+  cargo_tool cargo-deny "$CARGO_DENY" "about 4 minutes"
+  "$BIN_DIR/cargo-deny" --locked "$@"
 }
 
 # The advisory database comes from the network, which a build machine may not have.

@@ -1,5 +1,5 @@
 //! What tests stand on: an in-process Kubernetes API server in virtual time, the scenarios that hold it to the
-//! behaviour of the real one, and a seeded world around the controller.
+//! behaviour of the real one, a seeded world around the controller, and what fuzzers run against the gate.
 //!
 //! Never part of the shipped binary (feature `testkit`).
 
@@ -9,5 +9,6 @@
 
 pub mod apiserver;
 pub mod clock;
+pub mod fuzz;
 pub mod scenarios;
 pub mod world;
