@@ -69,7 +69,7 @@ for target in "${targets[@]}"; do
   [[ " ${known[*]} " == *" $target "* ]] || die "unknown target: $target (known: ${known[*]})"
 done
 
-step "Build the fuzz targets"
+step "Build the fuzz targets (about 10 minutes on 2 cores the first time)"
 fuzz_lock_is_current || die "fuzz/Cargo.lock is out of date; run: make generate"
 cargo_fuzz build
 mkdir -p "$LOGS"

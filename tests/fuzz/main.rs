@@ -3,7 +3,7 @@
 //! A seed's name says what has to come of it: `accepted-…` or `denied-…`. Anything else is an input that a fuzzer once
 //! found; it only has to run through.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails ends its test, and says where")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that fails ends its test, and says where")]
 
 mod seeds;
 

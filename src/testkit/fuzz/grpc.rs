@@ -77,8 +77,7 @@ fn is_answered(scene: &Scene, request: &CheckRequest) -> bool {
     let route: Vec<u8> = attributes.context_extensions.iter().flat_map(|entry| entry.value.clone()).collect();
     scene.tells_no_secret(&bytes, text.as_deref(), &route);
     let code = response.status.expect("a code, always: without one Envoy lets through").code;
-    scene.counted(text.as_deref(), accepted.filter(|_| code == 0).map(|(shown, _)| shown.known));
-    match response.http_response.expect("an answer, always") {
+    let passed = match response.http_response.expect("an answer, always") {
         HttpResponse::Ok(ok) => {
             assert_eq!(code, 0, "Envoy would deny");
             let (shown, identity) = accepted.expect("only a living token that may do this is accepted");
@@ -98,7 +97,9 @@ fn is_answered(scene: &Scene, request: &CheckRequest) -> bool {
             assert!(!due, "a living token that may do this was denied");
             false
         }
-    }
+    };
+    scene.counted(text.as_deref(), accepted.filter(|_| code == 0).map(|(shown, _)| shown.known));
+    passed
 }
 
 /// What the upstream gets once Envoy has done as it was told: who it is, and nothing else under these names; no credential.

@@ -155,6 +155,8 @@ pub fn forward_auth(input: &[u8]) -> bool {
         return false;
     };
     let api_key = demand.as_ref().map_or(DEFAULT_HEADER, Demand::header);
+    let below = path.starts_with("/authz/envoy/");
+    assert!(!below || api_key == DEFAULT_HEADER, "there the client would say which header is spent");
     let text = demand.is_ok().then(|| presented(&headers, api_key)).flatten();
     let shown = reference::shown(&scene, &pairs(&headers), api_key);
     let demanded_pairs = reference::demanded(&demanded);
@@ -163,7 +165,6 @@ pub fn forward_auth(input: &[u8]) -> bool {
     let accepted = shown.as_ref().and_then(|shown| Some((shown, shown.known.living.filter(may)?)));
     scene.tells_no_secret(&reply.bytes(), text.as_deref(), demanded.as_bytes());
     assert!(reply.body.is_empty() && matches!(reply.status, 200 | 401 | 403), "{}", reply.status);
-    scene.counted(text.as_deref(), accepted.filter(|_| reply.status == 200).map(|(shown, _)| shown.known));
 
     if reply.status == 200 {
         let (shown, identity) = accepted.expect("only a living token that may do this is accepted");
@@ -176,6 +177,7 @@ pub fn forward_auth(input: &[u8]) -> bool {
         let due = accepted.is_some_and(|(shown, _)| shown.clear) && demand.is_ok();
         assert!(!due, "a living token that may do this was denied");
     }
+    scene.counted(text.as_deref(), accepted.filter(|_| reply.status == 200).map(|(shown, _)| shown.known));
     if ALIKE.contains(&path) {
         for other in ALIKE {
             let uri =
