@@ -196,7 +196,7 @@ pub(super) fn metadata(full: &str) -> ObjectMeta {
 /// An open gate with nothing in it.
 pub(super) fn empty_gate() -> Arc<Gate> {
     let prefix = Prefix::new("twd").unwrap();
-    let settings = Settings { prefix, deny_when_stale_for: None, addresses: Addresses::Full, threads: 1 };
+    let settings = Settings { prefix, deny_when_stale_for: None, addresses: Addresses::Full };
     let gate = Arc::new(Gate::new(settings));
     gate.open();
     gate
