@@ -8,7 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod client;
-#[path = "../scale/machine.rs"]
+#[path = "../common/machine.rs"]
 mod machine;
 mod noop;
 mod scene;

@@ -12,22 +12,17 @@
 #![allow(clippy::print_stdout)]
 
 mod ceiling;
-mod machine;
+#[path = "../common/mod.rs"]
+mod common;
 mod operator;
 
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use self::ceiling::{Sample, StatusVerb};
+use self::common::{Result, cluster, machine, variable};
 use self::operator::Operator;
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -35,9 +30,7 @@ async fn main() -> Result<()> {
         println!("scale: skipped, TOKENWARD_BENCH_KUBECONFIG is not set; run: make bench");
         return Ok(());
     };
-    let config = Kubeconfig::read_from(&path)?;
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    let client = Client::try_from(config)?;
+    let client = cluster::connect(&path).await?;
     let sizes: Vec<usize> = variable("TOKENWARD_BENCH_SIZES", "1000,10000".to_owned())
         .split(',')
         .filter_map(|n| n.parse().ok())
@@ -45,7 +38,7 @@ async fn main() -> Result<()> {
     let quiet = Duration::from_secs(variable("TOKENWARD_BENCH_QUIET", 300));
 
     println!("{}", machine::describe());
-    ceiling::install_crd(&client).await?;
+    cluster::install_crds(&client).await?;
 
     let sample = sample(&client, &path).await?;
     let verb = status_verbs(&client, &sample).await?;
@@ -78,8 +71,8 @@ async fn status_verbs(client: &Client, sample: &Sample) -> Result<StatusVerb> {
     const TOKENS: usize = 1000;
     println!("\nstatus writes of {TOKENS} tokens, objects per second, by requests in flight");
     println!("{:<12} {:>8} {:>8} {:>8}", "verb", 1, 8, 32);
-    let namespace = ceiling::fresh_namespace(client).await?;
-    ceiling::create_tokens(client, &namespace, TOKENS, 16).await?;
+    let namespace = cluster::fresh_namespace(client).await?;
+    cluster::create_tokens(client, &namespace, TOKENS, 16).await?;
     let mut best = (0.0, StatusVerb::Put);
     for verb in [StatusVerb::Put, StatusVerb::Merge, StatusVerb::Apply] {
         let mut rates = Vec::new();
@@ -92,21 +85,21 @@ async fn status_verbs(client: &Client, sample: &Sample) -> Result<StatusVerb> {
         println!("{:<12} {:>8.0} {:>8.0} {:>8.0}", format!("{verb:?}"), rates[0], rates[1], rates[2]);
         best = if rates[2] > best.0 { (rates[2], verb) } else { best };
     }
-    ceiling::drop_namespace(client, &namespace).await?;
+    cluster::drop_namespace(client, &namespace).await?;
     Ok(best.1)
 }
 
 async fn best_concurrency(client: &Client, sample: &Sample, tokens: usize) -> Result<usize> {
     let mut best = (0.0, 16);
     for concurrency in [8, 16, 32, 64] {
-        let namespace = ceiling::fresh_namespace(client).await?;
-        ceiling::create_tokens(client, &namespace, tokens, 16).await?;
+        let namespace = cluster::fresh_namespace(client).await?;
+        cluster::create_tokens(client, &namespace, tokens, 16).await?;
         let listed = ceiling::list(client, &namespace).await?;
         let started = Instant::now();
         ceiling::issue_all(client, listed, sample, concurrency).await?;
         let rate = tokens as f64 / started.elapsed().as_secs_f64();
         best = if rate > best.0 { (rate, concurrency) } else { best };
-        ceiling::drop_namespace(client, &namespace).await?;
+        cluster::drop_namespace(client, &namespace).await?;
     }
     Ok(best.1)
 }
@@ -176,10 +169,10 @@ async fn round(
     concurrency: usize,
     mode: Mode,
 ) -> Result<Row> {
-    let namespace = ceiling::fresh_namespace(client).await?;
+    let namespace = cluster::fresh_namespace(client).await?;
     let started = match mode {
         Mode::Backlog => {
-            ceiling::create_tokens(client, &namespace, size, 16).await?;
+            cluster::create_tokens(client, &namespace, size, 16).await?;
             let listed = ceiling::list(client, &namespace).await?;
             let started = Instant::now();
             ceiling::issue_all(client, listed, sample, concurrency).await?;
@@ -192,19 +185,19 @@ async fn round(
         }
     };
     let ceiling = size as f64 / started.elapsed().as_secs_f64();
-    ceiling::drop_namespace(client, &namespace).await?;
+    cluster::drop_namespace(client, &namespace).await?;
 
-    let namespace = ceiling::fresh_namespace(client).await?;
+    let namespace = cluster::fresh_namespace(client).await?;
     let (operator, started) = match mode {
         Mode::Backlog => {
-            ceiling::create_tokens(client, &namespace, size, 16).await?;
+            cluster::create_tokens(client, &namespace, size, 16).await?;
             let operator = Operator::start(kubeconfig).await?;
             (operator, Instant::now())
         }
         Mode::Live => {
             let operator = Operator::start(kubeconfig).await?;
             let started = Instant::now();
-            ceiling::create_tokens(client, &namespace, size, 16).await?;
+            cluster::create_tokens(client, &namespace, size, 16).await?;
             (operator, started)
         }
     };
@@ -219,15 +212,15 @@ async fn round(
         resident_mib: operator.resident_mib()?,
     };
     operator.stop().await?;
-    ceiling::drop_namespace(client, &namespace).await?;
+    cluster::drop_namespace(client, &namespace).await?;
     Ok(row)
 }
 
 /// A restart with every token issued: what it reads and writes, and what it does while nothing is due.
 async fn restart_and_rest(client: &Client, kubeconfig: &str, size: usize, quiet: Duration) -> Result<()> {
-    let namespace = ceiling::fresh_namespace(client).await?;
+    let namespace = cluster::fresh_namespace(client).await?;
     let operator = Operator::start(kubeconfig).await?;
-    ceiling::create_tokens(client, &namespace, size, 16).await?;
+    cluster::create_tokens(client, &namespace, size, 16).await?;
     operator.wait_healthy(size).await?;
     operator.stop().await?;
 
@@ -255,5 +248,5 @@ async fn restart_and_rest(client: &Client, kubeconfig: &str, size: usize, quiet:
         operator.resident_mib()?,
     );
     operator.stop().await?;
-    ceiling::drop_namespace(client, &namespace).await
+    cluster::drop_namespace(client, &namespace).await
 }
