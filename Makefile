@@ -68,7 +68,7 @@ fuzz: ## Every fuzz target for SOAK_FUZZ_SECONDS=60 (tools/fuzz.sh TARGET … ru
 	SOAK_FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS) tools/fuzz.sh $(FUZZ_ARGS)
 
 .PHONY: bench
-bench: ## Hot-path benches, then throughput, memory and restart at scale against a real API server
+bench: ## Hot-path benches, then gate, ledger and operator at scale against a real API server
 	tools/bench.sh
 
 ##@ Make

@@ -5,7 +5,7 @@
 // A bench that cannot set its scene has nothing to measure.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "scale/machine.rs"]
+#[path = "common/machine.rs"]
 mod machine;
 
 use std::hint::black_box;

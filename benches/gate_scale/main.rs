@@ -83,8 +83,8 @@ async fn main() -> Result<()> {
         minutes: variable("TOKENWARD_BENCH_MINUTES", 4.0),
         memory_tokens: variable("TOKENWARD_BENCH_MEMORY_TOKENS", 100_000),
     };
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|word| word == part);
+    let parts: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|word| word == part);
     let progress = Progress(Instant::now());
 
     println!("{}", machine::describe());
@@ -104,9 +104,13 @@ async fn main() -> Result<()> {
     if wanted("memory") {
         memory::real(&mut town, &settings, &progress).await?;
     }
-    town.clear().await?;
+    town.stop().await?;
     if wanted("memory") {
         memory::in_process(&settings, &progress).await?;
+    }
+    if parts.is_empty() {
+        progress.step("clearing up for the next bench");
+        cluster::drop_namespace(&town.client, &town.namespace).await?;
     }
     Ok(())
 }

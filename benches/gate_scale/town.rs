@@ -71,6 +71,13 @@ impl Town {
             |metrics: &Metrics| metrics.sum("tokenward_rotations_total", &[]) >= settings.tokens as f64;
         town.controller()?.wait(Duration::from_millis(500), issued).await?;
         town.tokens = plaintexts(&town.client, &town.namespace, settings.tokens).await?;
+        let counted = town.controller()?.metrics().await?;
+        let each = |family| counted.sum(family, &[]) / settings.tokens as f64;
+        progress.step(&format!(
+            "issued: {:.2} writes of Secrets and {:.2} of statuses for each",
+            each("tokenward_secret_writes_total"),
+            each("tokenward_status_writes_total"),
+        ));
         // The feed may be a moment behind.
         let fed =
             |metrics: &Metrics| metrics.sum("tokenward_gate_credentials", &[]) >= settings.tokens as f64;
@@ -137,13 +144,12 @@ impl Town {
         Ok(range)
     }
 
-    /// Stops everything and takes it away.
-    pub async fn clear(mut self) -> Result<()> {
+    /// Stops everything.
+    pub async fn stop(&mut self) -> Result<()> {
         for process in [self.gate.take(), self.controller.take()].into_iter().flatten() {
             process.stop().await?;
         }
-        std::fs::remove_file(&self.ledger_token)?;
-        cluster::drop_namespace(&self.client, &self.namespace).await
+        Ok(std::fs::remove_file(&self.ledger_token)?)
     }
 }
 
