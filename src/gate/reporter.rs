@@ -10,6 +10,7 @@ pub mod core;
 mod set;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::future::{Future, pending};
 use std::path::PathBuf;

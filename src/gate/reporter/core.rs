@@ -13,6 +13,7 @@ use std::time::Duration;
 use prost::Message as _;
 
 use super::set::{Set, total};
+use super::waiting::Waiting;
 use crate::api::report::{MAX_ENTRIES, Receipt, Report, Sealed, Touched};
 use crate::gate::recorder::Drained;
 
@@ -99,16 +100,10 @@ pub struct Reporter {
 struct Entry {
     /// In order of their numbers. One, usually: see [`MAX_SEALED`].
     sealed: Vec<Waiting>,
-    open: Option<Open>,
+    /// Boxed: where a token is used once, there is none.
+    open: Option<Box<Open>>,
     /// When the ledger was last told of a use.
     told: Duration,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    set: Sealed,
-    again: Option<Duration>,
-    sent: u32,
 }
 
 #[derive(Debug, Default)]
@@ -167,7 +162,7 @@ impl Reporter {
     /// Closes the open set of a token under a number.
     fn seal(&mut self, uid: &Arc<str>) {
         let Some(entry) = self.tokens.get_mut(uid) else { return };
-        let Some(open) = entry.open.take() else { return };
+        let Some(open) = entry.open.take().map(|open| *open) else { return };
         if let Some(due) = open.due {
             self.touches.remove(&(due, Arc::clone(uid)));
         }
@@ -178,8 +173,10 @@ impl Reporter {
         });
         let (set, rest) = open.set.seal(uid, number);
         self.unsent.insert(set.sequence, Arc::clone(uid));
-        entry.sealed.push(Waiting { set, again: None, sent: 0 });
-        entry.open = rest.map(|set| Open { set, ..Open::default() });
+        // One is the rule, and a vector that grows by itself begins with four.
+        entry.sealed.reserve_exact(1);
+        entry.sealed.push(Waiting::new(&set));
+        entry.open = rest.map(|set| Box::new(Open { set, ..Open::default() }));
         if entry.open.is_some() {
             self.changed.insert(Arc::clone(uid));
         }
@@ -190,8 +187,7 @@ impl Reporter {
         let Some(entry) = self.tokens.get_mut(uid) else { return };
         let Some(open) = &mut entry.open else { return };
         let known = |credential: &str| {
-            let mut sealed = entry.sealed.iter().flat_map(|waiting| &waiting.set.credentials);
-            sealed.any(|used| used.credential == credential && used.last_used > 0)
+            entry.sealed.iter().any(|waiting| waiting.tells_of(credential))
                 || open.told.iter().any(|(told, _)| told == credential)
         };
         let mut used = open.set.credentials().iter().filter(|used| used.last_used > 0).peekable();
@@ -248,7 +244,7 @@ impl Reporter {
         for (uid, entry) in &mut self.tokens {
             for waiting in &mut entry.sealed {
                 (waiting.again, waiting.sent) = (None, 0);
-                self.unsent.insert(waiting.set.sequence, Arc::clone(uid));
+                self.unsent.insert(waiting.sequence, Arc::clone(uid));
             }
             if let Some(open) = &mut entry.open {
                 self.changed.insert(Arc::clone(uid));
@@ -334,14 +330,14 @@ impl Reporter {
             let (sequence, entry) = (*next.key(), self.tokens.get_mut(next.get()));
             let waiting = entry.and_then(|entry| {
                 entry.told = now;
-                entry.sealed.iter_mut().find(|waiting| waiting.set.sequence == sequence)
+                entry.sealed.iter_mut().find(|waiting| waiting.sequence == sequence)
             });
             let Some(waiting) = waiting else {
                 next.remove();
                 continue;
             };
             // The first one goes in any case: a set is far smaller than what a server takes.
-            let bytes = waiting.set.encoded_len();
+            let bytes = waiting.bytes();
             if bytes > *room && !sealed.is_empty() {
                 break;
             }
@@ -349,7 +345,7 @@ impl Reporter {
             let pause = FIRST_AGAIN.saturating_mul(3_u32.saturating_pow(waiting.sent)).min(LAST_AGAIN);
             waiting.sent = waiting.sent.saturating_add(1);
             waiting.again = Some(now + pause);
-            sealed.push(waiting.set.clone());
+            sealed.extend(waiting.set());
             let uid = next.remove();
             self.again.insert((now + pause, sequence), uid);
         }
@@ -362,7 +358,7 @@ impl Reporter {
         while self.failures == 0 && copies.len() < MAX_ENTRIES {
             let Some(uid) = self.changed.first().cloned() else { break };
             let entry = self.tokens.get_mut(&uid).filter(|entry| entry.sealed.len() < MAX_SEALED);
-            if let Some(open) = entry.and_then(|entry| entry.open.as_mut()) {
+            if let Some(open) = entry.and_then(|entry| entry.open.as_deref_mut()) {
                 let number = *open.number.get_or_insert_with(|| {
                     self.seals += 1;
                     self.seals
@@ -417,14 +413,14 @@ impl Reporter {
             let Some((uid, _)) = self.tokens.get_key_value(settled.token.as_str()) else { continue };
             let uid = Arc::clone(uid);
             let Some(entry) = self.tokens.get_mut(&uid) else { continue };
-            let at = entry.sealed.iter().position(|waiting| waiting.set.sequence == settled.sequence);
+            let at = entry.sealed.iter().position(|waiting| waiting.sequence == settled.sequence);
             let Some(at) = at else { continue };
             let waiting = entry.sealed.remove(at);
             self.unsent.remove(&settled.sequence);
             if let Some(again) = waiting.again {
                 self.again.remove(&(again, settled.sequence));
             }
-            let answers = total(&waiting.set.credentials);
+            let answers = waiting.answers;
             let sum = if settled.refused.is_empty() {
                 ended.settled += 1;
                 &mut self.sums.settled
@@ -460,7 +456,7 @@ impl Reporter {
     /// Answers that are held: sealed or open.
     pub fn held(&self) -> u64 {
         let sealed = |entry: &Entry| -> u64 {
-            entry.sealed.iter().map(|waiting| total(&waiting.set.credentials)).fold(0, u64::saturating_add)
+            entry.sealed.iter().map(|waiting| waiting.answers).fold(0, u64::saturating_add)
         };
         let open = |entry: &Entry| entry.open.as_ref().map_or(0, |open| open.set.total());
         self.tokens

@@ -18,7 +18,18 @@ pub(super) struct Set {
 
 impl Set {
     /// Adds counts. Returns how many answers were forgotten for want of room.
-    pub(super) fn add(&mut self, credentials: Vec<CredentialUse>, scopes: Vec<ScopeUse>) -> u64 {
+    pub(super) fn add(&mut self, mut credentials: Vec<CredentialUse>, mut scopes: Vec<ScopeUse>) -> u64 {
+        if self.credentials.is_empty() && self.scopes.is_empty() {
+            // Room to grow, for each of very many tokens, would be most of what they take.
+            for used in &mut credentials {
+                used.outcomes.shrink_to_fit();
+                used.callers.shrink_to_fit();
+            }
+            credentials.shrink_to_fit();
+            scopes.shrink_to_fit();
+            (self.credentials, self.scopes) = (credentials, scopes);
+            return self.forget();
+        }
         for used in credentials {
             match self.credentials.iter_mut().find(|known| known.credential == used.credential) {
                 Some(known) => merge(known, used),
