@@ -1,6 +1,6 @@
 //! What a gate counts, and the table that describes it.
 //!
-//! Answers are counted by the recorder, per core, and summed when they are scraped: one shared counter would be fought over
+//! Answers are counted by the recorder, per thread, and summed when they are scraped: one shared counter would be fought over
 //! by all cores.
 
 use std::fmt::{self, Debug};

@@ -19,7 +19,7 @@ const SECTIONS: [(&str, &str, &[Descriptor]); 4] = [
         "They come from the controller when `--ledger-listen` is set; those of the replica that leads are what counts.",
         ledger::metrics::TABLE,
     ),
-    ("Gate", "Answers are counted per core and summed when they are scraped.", gate::metrics::TABLE),
+    ("Gate", "Answers are counted per thread and summed when they are scraped.", gate::metrics::TABLE),
 ];
 
 /// `docs/metrics.md`.
