@@ -1,5 +1,7 @@
 //! The desk under loads of all kinds. Every job is persisted at once unless a test says otherwise.
 
+mod copies;
+
 use std::collections::BTreeMap;
 
 use super::super::fixtures::{at, called, checked, credential, report, sealed, uid, used, world};
@@ -13,6 +15,8 @@ struct Office {
     reports: u64,
     /// When each token was persisted.
     log: Vec<(usize, f64)>,
+    /// What was persisted: number and answers of each set.
+    sets: Vec<(u64, u64)>,
     looks: Vec<(String, f64)>,
     /// Writes that each job takes.
     writes: u32,
@@ -31,6 +35,7 @@ impl Office {
             now: 0.0,
             reports: 0,
             log: Vec::new(),
+            sets: Vec::new(),
             looks: Vec::new(),
             writes: 1,
             settled: Vec::new(),
@@ -76,6 +81,10 @@ impl Office {
     fn persist(&mut self, job: &Job) {
         let token = job.claimant.uid[4..].parse().unwrap();
         self.log.push((token, self.now));
+        let answers = |set: &Sealed| {
+            set.credentials.iter().flat_map(|used| &used.outcomes).map(|counted| counted.count).sum()
+        };
+        self.sets.extend(job.sets.iter().map(|set| (set.sealed.sequence, answers(&set.sealed))));
         let before = self.desk.known(&job.claimant.uid).1.unwrap_or_default();
         let mut summary = Persisted { requests: before.requests + 1, ..before };
         summary.credentials.extend(job.live.clone());
