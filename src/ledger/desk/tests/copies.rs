@@ -89,7 +89,6 @@ fn a_gate_that_was_taken_for_dead_counts_nothing_twice() {
     office.run(LONG);
     assert_eq!(office.sets, [(1, 1), (2, 5)]);
     let answer = say(&mut office, 0, vec![counted(2, 6, 22.0)], vec![]);
-    let settled = Settled { token: uid(0), sequence: 2, refused: String::new() };
     let settled = |end: &Settled| end.sequence == 2 && end.refused.is_empty();
     let ended = answer.receipt.settled;
     assert!(!ended.is_empty() && ended.iter().all(settled), "the gate need not keep it: {ended:?}");
