@@ -70,6 +70,13 @@ pub struct Sealed {
     pub scopes: Vec<ScopeUse>,
 }
 
+impl Sealed {
+    /// Answers of all credentials.
+    pub fn answers(&self) -> u64 {
+        CredentialUse::answers_of_all(&self.credentials)
+    }
+}
+
 /// Counts of one credential.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CredentialUse {
@@ -88,6 +95,18 @@ pub struct CredentialUse {
     /// The callers that sent most (Space-Saving: whoever sent more than a 16th of the requests is among them).
     #[prost(message, repeated, tag = "5")]
     pub callers: Vec<CallerUse>,
+}
+
+impl CredentialUse {
+    /// Answers of all outcomes.
+    pub fn answers(&self) -> u64 {
+        self.outcomes.iter().fold(0, |sum, counted| sum.saturating_add(counted.count))
+    }
+
+    /// The same, of several credentials.
+    pub fn answers_of_all(credentials: &[Self]) -> u64 {
+        credentials.iter().map(Self::answers).fold(0, u64::saturating_add)
+    }
 }
 
 /// Answers of one outcome.

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::set::{Set, total};
+use super::set::Set;
 use super::waiting::Waiting;
-use crate::api::report::{MAX_ENTRIES, Receipt, Report, Sealed, Touched};
+use crate::api::report::{CredentialUse, MAX_ENTRIES, Receipt, Report, Sealed, Touched};
 use crate::gate::recorder::Drained;
 
 /// Most bytes of the entries of one report: well below what gRPC servers take.
@@ -141,7 +141,7 @@ impl Reporter {
 
     /// Takes in what was counted.
     pub fn count(&mut self, now: Duration, drained: Drained) {
-        let answers = total(&drained.credentials);
+        let answers = CredentialUse::answers_of_all(&drained.credentials);
         if answers == 0 {
             return;
         }

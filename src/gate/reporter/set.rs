@@ -52,12 +52,12 @@ impl Set {
             return 0;
         }
         self.credentials.sort_by_key(|used| Reverse(used.last_used));
-        self.credentials.drain(MAX_CREDENTIALS..).map(|used| answers(&used)).sum()
+        self.credentials.drain(MAX_CREDENTIALS..).map(|used| used.answers()).sum()
     }
 
     /// Answers of all credentials.
     pub(super) fn total(&self) -> u64 {
-        total(&self.credentials)
+        CredentialUse::answers_of_all(&self.credentials)
     }
 
     /// By credential.
@@ -117,15 +117,6 @@ fn take(kept: &mut u64, rest: &mut u64, left: &mut u64) {
     *kept = all.min(*left);
     *rest = all - *kept;
     *left -= *kept;
-}
-
-/// Answers of all credentials.
-pub(super) fn total(credentials: &[CredentialUse]) -> u64 {
-    credentials.iter().map(answers).fold(0, u64::saturating_add)
-}
-
-fn answers(used: &CredentialUse) -> u64 {
-    used.outcomes.iter().fold(0, |sum, counted| sum.saturating_add(counted.count))
 }
 
 fn merge(known: &mut CredentialUse, other: CredentialUse) {

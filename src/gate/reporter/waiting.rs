@@ -5,7 +5,6 @@ use std::time::Duration;
 use prost::Message as _;
 use smallvec::SmallVec;
 
-use super::set::total;
 use crate::api::report::Sealed;
 
 /// A sealed set as it will be sent. With many tokens in use, most of a gate's memory is sets that wait for the ledger's budget
@@ -31,7 +30,7 @@ impl Waiting {
         let accepted = set.credentials.iter().filter(|used| used.last_used > 0);
         Self {
             sequence: set.sequence,
-            answers: total(&set.credentials),
+            answers: set.answers(),
             again: None,
             sent: 0,
             encoded: set.encode_to_vec().into_boxed_slice(),

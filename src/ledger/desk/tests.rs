@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::super::fixtures::{at, called, checked, credential, report, sealed, uid, used, world};
 use super::*;
-use crate::api::report::{CredentialUse, Sealed, Touched};
+use crate::api::report::{CredentialUse, Report, Sealed, Touched};
 
 struct Office {
     desk: Desk,
@@ -53,7 +53,11 @@ impl Office {
 
     fn send_touched(&mut self, gate: &str, sets: Vec<Sealed>, touched: Vec<Touched>) -> Answer {
         self.reports += 1;
-        let report = checked(&self.world, report(gate, self.reports, sets, touched), at(self.now));
+        self.deliver(report(gate, self.reports, sets, touched))
+    }
+
+    fn deliver(&mut self, report: Report) -> Answer {
+        let report = checked(&self.world, report, at(self.now));
         let answer = self.desk.report(report, at(self.now)).expect("taken");
         self.settled.extend(answer.receipt.settled.iter().cloned());
         answer
@@ -81,10 +85,7 @@ impl Office {
     fn persist(&mut self, job: &Job) {
         let token = job.claimant.uid[4..].parse().unwrap();
         self.log.push((token, self.now));
-        let answers = |set: &Sealed| {
-            set.credentials.iter().flat_map(|used| &used.outcomes).map(|counted| counted.count).sum()
-        };
-        self.sets.extend(job.sets.iter().map(|set| (set.sealed.sequence, answers(&set.sealed))));
+        self.sets.extend(job.sets.iter().map(|set| (set.sealed.sequence, set.sealed.answers())));
         let before = self.desk.known(&job.claimant.uid).1.unwrap_or_default();
         let mut summary = Persisted { requests: before.requests + 1, ..before };
         summary.credentials.extend(job.live.clone());
@@ -383,8 +384,7 @@ fn gates_and_what_they_leave_here_are_bounded() {
     for epoch in 1..20 {
         let mut again = report("gate-1", 1, vec![sealed(0, 1, one(0, 0.0))], vec![]);
         again.epoch += epoch;
-        let answer = office.desk.report(checked(&office.world, again, at(0.0)), at(0.0)).unwrap();
-        refused.extend(answer.refused);
+        refused.extend(office.deliver(again).refused);
     }
     assert_eq!(office.desk.figures().sets, 4);
     assert!(refused.iter().all(|why| *why == Refused::TooMuch) && refused.len() == 15);
@@ -415,7 +415,7 @@ fn a_gate_that_leaves_is_hurried() {
     assert_eq!(office.times(0), [0]);
     let mut bye = report("a", 99, vec![], vec![]);
     bye.leaving = true;
-    office.desk.report(checked(&office.world, bye, at(2.0)), at(2.0)).unwrap();
+    office.deliver(bye);
     office.run(3.0);
     assert_eq!(office.times(0), [0, 2]);
 }
