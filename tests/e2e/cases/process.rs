@@ -70,31 +70,31 @@ fn the_admin_endpoint_and_the_log() {
         let labels = [("namespace", space.name.as_str()), ("name", "seen"), ("owner", "payments")];
         let scrape = until("the token is in the metrics", async || {
             let scrape = leaders[0].scrape().await;
-            (scrape.sum("tokenward_token_info", &labels) == 1.0).then_some(scrape)
+            let reconciled = scrape.sum("tokenward_reconciles_total", &[("result", "ok")]) >= 1.0;
+            (reconciled && scrape.sum("tokenward_token_info", &labels) == 1.0).then_some(scrape)
         })
         .await;
         assert!(scrape.sum("tokenward_token_next_rotation_timestamp_seconds", &labels[..2]) > 1.7e9);
-        assert!(scrape.sum("tokenward_reconciles_total", &[("result", "ok")]) >= 1.0);
         assert!(
             scrape.sum("tokenward_api_requests_total", &[("verb", "apply"), ("code", "201")]) >= 1.0,
             "{}",
             scrape.text
         );
 
-        let log = leaders[0].read_log();
-        let lines: Vec<Value> = log
-            .lines()
-            .map(|line| {
-                serde_json::from_str(line)
+        // It logs what it wrote once the API server has answered, which may be after the watch has shown it to us.
+        let about = |line: &Value| line["namespace"] == space.name.as_str() && line["name"] == "seen";
+        let issued = until("the log tells about the token", async || {
+            let log = leaders[0].read_log();
+            // The last line may be half written.
+            let (whole, _) = log.rsplit_once('\n')?;
+            let lines = whole.lines().map(|line| {
+                serde_json::from_str::<Value>(line)
                     .unwrap_or_else(|error| panic!("a line of the log is not JSON: {error}: {line}"))
-            })
-            .collect();
-        let about = |line: &&Value| line["namespace"] == space.name.as_str() && line["name"] == "seen";
-        let issued = lines
-            .iter()
-            .filter(about)
-            .find(|line| line["reason"] == "Issued")
-            .expect("a line about the token");
+            });
+            let lines: Vec<_> = lines.collect();
+            lines.into_iter().find(|line| about(line) && line["reason"] == "Issued")
+        })
+        .await;
         assert!(
             issued["timestamp"].is_string() && issued["level"] == "INFO" && issued["message"].is_string()
         );
