@@ -191,6 +191,17 @@ accepted() {
   fi
 }
 
+# crds_served: both kinds can be asked for. Their definitions are established a moment before.
+crds_served() {
+  kubectl wait --for=condition=Established --timeout=60s --filename "$CHART/crd" || return
+  for _ in {1..300}; do
+    if kubectl get apitokens.tokenward.dev,tokenusages.tokenward.dev --all-namespaces >/dev/null 2>&1; then return; fi
+    sleep 0.2
+  done
+  printf 'established, but not served\n' >&2
+  return 1
+}
+
 server_accepts() {
   local values path
   section "the API server accepts every object"
@@ -201,7 +212,7 @@ server_accepts() {
   section "the API server accepts the examples"
   kubectl apply --server-side --filename "$CHART/crd" >/dev/null
   kubectl get --filename "$CHART/crd" --output name >>"$WORK/created"
-  kubectl wait --for=condition=Established --timeout=30s --filename "$CHART/crd" >/dev/null
+  crds_served >/dev/null
   for path in examples/*.yaml; do
     accepted "$path" --filename "$path" --namespace "$NAMESPACE"
   done
@@ -275,7 +286,7 @@ YAML
 follows_the_lease() {
   local leases=/apis/coordination.k8s.io/v1/namespaces/$NAMESPACE/leases
   as gate get --raw "$leases?fieldSelector=metadata.name%3D$RELEASE-controller" | grep -q '"holderIdentity":"two"' &&
-    as gate get --raw "$leases?fieldSelector=metadata.name%3D$RELEASE-controller&watch=true&timeoutSeconds=1" |
+    as gate get --raw "$leases?fieldSelector=metadata.name%3D$RELEASE-controller&watch=true&timeoutSeconds=5" |
     grep -q '"type":"ADDED"'
 }
 
@@ -298,7 +309,7 @@ YAML
     sed '$a status: {requests: 3}' | as controller replace --validate=false --subresource status --filename - &&
     [[ $(kubectl get tokenusage minimal --namespace "$namespace" --output 'jsonpath={.status.requests}') == 3 ]] &&
     kubectl delete --namespace "$namespace" --filename examples/minimal.yaml &&
-    kubectl wait tokenusage/minimal --namespace "$namespace" --for=delete --timeout=60s
+    kubectl wait tokenusage/minimal --namespace "$namespace" --for=delete --timeout=180s
 }
 
 # identified AUDIENCE: whom the controller takes a token of the gate for, made as the projected volume's is.
@@ -326,7 +337,7 @@ released() {
   local out=default # a namespace that the release is not told about
   section "an installed release, cluster-wide"
   check "helm install" install
-  check "the CRD is served" kubectl wait --for=condition=Established --timeout=30s crd/apitokens.tokenward.dev
+  check "the CRDs are served" crds_served
   check "delivers anywhere" delivers $out
   check "takes and renews the Lease" elects
   check "records use anywhere" records $out

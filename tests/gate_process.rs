@@ -43,9 +43,11 @@ impl Drop for Folder {
     }
 }
 
-fn free() -> SocketAddr {
-    // Free a moment ago. Should somebody else take it meanwhile, the process says so and the test fails clearly.
-    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port")
+/// Three that differ: all are taken before the first is let go.
+fn free() -> [SocketAddr; 3] {
+    // Free a moment ago. Should somebody else take one meanwhile, the process says so and the test fails clearly.
+    let taken = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    taken.map(|listener| listener.local_addr().expect("bound"))
 }
 
 fn gate(args: &[&str]) -> Command {
@@ -78,7 +80,7 @@ struct Running {
 
 impl Running {
     fn start(kubeconfig: &Path, args: &[&str]) -> Self {
-        let (admin, http, grpc) = (free(), free(), free());
+        let [admin, http, grpc] = free();
         let mut command = gate(&["--log-format=json", "--identity=g1"]);
         command.arg(format!("--admin-listen={admin}")).arg(format!("--http-listen={http}"));
         command.arg(format!("--grpc-listen={grpc}")).arg("--kubeconfig").arg(kubeconfig).args(args);
@@ -181,7 +183,8 @@ fn what_cannot_be_used_ends_the_process_with_a_line_that_names_the_flag() {
 #[test]
 fn without_an_api_server_it_waits_with_its_ports_taken_and_closed_and_leaves_when_told() {
     let folder = Folder::new("waits");
-    let mut running = Running::start(&folder.kubeconfig(free()), &[]);
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+    let mut running = Running::start(&folder.kubeconfig(nobody), &[]);
     let ready = ask(running.admin, "GET /readyz HTTP/1.1").expect("answers");
     assert!(
         ready.starts_with("HTTP/1.1 503") && ready.contains("not synced yet: apitokens, listeners"),

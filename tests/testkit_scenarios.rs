@@ -86,14 +86,14 @@ async fn install_widgets(client: &Client) {
     let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     let (code, body) = send(client, "POST", crds, &scenarios::crd()).await;
     assert!(matches!(code, 201 | 409), "{body}");
-    for _ in 0..100 {
+    for _ in 0..600 {
         let uri = "/apis/scenario.tokenward.dev/v1/widgets";
         if send(client, "GET", uri, &Value::Null).await.0 == 200 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("the CRD was not established within 10 s");
+    panic!("the CRD was not served within 60 s");
 }
 
 #[tokio::test]

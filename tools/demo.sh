@@ -44,11 +44,20 @@ prepare() {
   fi
 }
 
+# free_ports COUNT: so many of them, no two the same.
+free_ports() {
+  local port ports=()
+  while ((${#ports[@]} < $1)); do
+    port=$(free_port) || return
+    [[ " ${ports[*]} " == *" $port "* ]] || ports+=("$port")
+  done
+  printf '%s\n' "${ports[*]}"
+}
+
 install_chart() {
   step "The chart"
   local ledger_port
-  ADMIN_PORT=$(free_port)
-  until ledger_port=$(free_port) && ((ledger_port != ADMIN_PORT)); do :; done
+  read -r ADMIN_PORT ledger_port < <(free_ports 2)
   # No pod can pull an image that is only here: the Deployment is a description, and the process below is its one replica.
   helm upgrade --install tokenward "$ROOT/charts/tokenward" --namespace "$SYSTEM" --create-namespace \
     --set controller.adminAddress=127.0.0.1 --set "controller.adminPort=$ADMIN_PORT" \
@@ -108,7 +117,7 @@ start_operator() {
 
 start_gate() {
   step "A gate, as the chart's Deployment would run it"
-  GATE_HTTP=$(free_port) GATE_GRPC=$(free_port) GATE_ADMIN=$(free_port)
+  read -r GATE_HTTP GATE_GRPC GATE_ADMIN < <(free_ports 3)
   # A pod gets this token as a file, and a new one every hour.
   kubectl create token "$(deployment gate '{{.spec.template.spec.serviceAccountName}}')" --namespace "$SYSTEM" \
     --audience tokenward-ledger --duration 24h >"$RUN/ledger.token"
@@ -146,7 +155,7 @@ TXT
 
 start_proxies() {
   step "A real Envoy (gRPC) and a real nginx (auth_request) before an API, as in examples/gate"
-  API_PORT=$(free_port) ENVOY_PORT=$(free_port) NGINX_PORT=$(free_port)
+  read -r API_PORT ENVOY_PORT NGINX_PORT < <(free_ports 3)
   mkdir -p "$RUN/api" "$RUN/nginx"
   api_conf >"$RUN/api/nginx.conf"
   example nginx.conf "$NGINX_PORT" >"$RUN/nginx/nginx.conf"
@@ -211,20 +220,25 @@ rotate() {
   show kubectl events --for apitoken/rotation
 }
 
-# ask PORT TOKEN: what a client gets, the token not shown.
+# ask PORT TOKEN: what a client gets, the token not shown. It tries again where a proxy found the gate too slow, as it may be
+# on a busy machine.
 ask() {
-  curl --silent --max-time 5 --output "$RUN/answer" --write-out '%{http_code}  ' \
+  curl --silent --max-time 5 --retry 3 --retry-delay 1 --output "$RUN/answer" --write-out '%{http_code}  ' \
     --header "Authorization: Bearer $2" "http://127.0.0.1:$1/orders"
   head -n 1 "$RUN/answer"
 }
 
 token_of() { kubectl get secret "$1" --output "go-template={{.data.token | base64decode}}"; }
 
-# used NAME COUNT: until the table shows so many requests.
+# is_answered PORT TOKEN STATUS: whether a client gets this now.
+is_answered() { ask "$1" "$2" | grep -q "^$3"; }
+
+# used NAME COUNT: until the table shows so many requests. More, if a client had to try again.
 used() {
-  kubectl wait "apitoken/$1" --for="jsonpath={.status.usage.requests}=$2" --timeout=60s >/dev/null ||
-    die "the use did not come back; see .run/gate.log and .run/tokenward.log"
+  wait_until 60 shows_use "$1" "$2" || die "the use did not come back; see .run/gate.log and .run/tokenward.log"
 }
+
+shows_use() { [[ $(kubectl get apitoken "$1" --output 'jsonpath={.status.usage.requests}') -ge $2 ]]; }
 
 use() {
   step "Clients use the token from the Secret, through Envoy and through nginx"
@@ -248,10 +262,12 @@ callers() {
 suspend() {
   step "Suspended: the next request is refused"
   show kubectl patch apitoken rotation --type merge --patch '{"spec": {"suspend": true}}'
+  # The patch is there a moment before the gate hears of it.
+  wait_until 30 is_answered "$ENVOY_PORT" "$OLD" 401 || die "it is not refused; see .run/gate.log"
   note "a client of Envoy:  $(ask "$ENVOY_PORT" "$OLD")"
   note "a client of nginx:  $(ask "$NGINX_PORT" "$OLD" | head -c 3)"
   show kubectl patch apitoken rotation --type merge --patch '{"spec": {"suspend": false}}'
-  wait_until 10 eval 'ask "$ENVOY_PORT" "$OLD" | grep -q ^200'
+  wait_until 30 is_answered "$ENVOY_PORT" "$OLD" 200 || die "it is still refused; see .run/gate.log"
   note "a client of Envoy:  $(ask "$ENVOY_PORT" "$OLD")"
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Space, shared, until};
+use crate::harness::{Space, is_ready, shared, until};
 
 async fn apply(space: &Space, args: &[&str]) {
     let mut all = vec!["apply", "--server-side"];
@@ -74,7 +74,12 @@ fn the_gitops_examples_are_delivered() {
             space.cluster.kubectl(&["apply", "--kustomize", &path], "").await.ok();
             space.owns(&namespace);
             let inside = space.within(&namespace);
-            let token = inside.ready("orders-client").await;
+            // The Namespace with its label comes on another watch than the token, and maybe later.
+            let token = inside
+                .until("orders-client", "Ready and owned", |token| {
+                    is_ready(token) && token.status.as_ref().is_some_and(|status| status.owner.is_some())
+                })
+                .await;
             inside.holds_active(&token).await;
             let owner = token.status.unwrap().owner.unwrap();
             assert_eq!((owner.name.as_str(), owner.source.as_str()), ("payments", "Namespace label team"));

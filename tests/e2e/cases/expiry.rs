@@ -14,7 +14,8 @@ fn in_seconds(seconds: i64) -> String {
 #[test]
 fn it_expires_and_is_revived_with_another_credential() {
     shared("expiry", async |space| {
-        space.declare("brief", json!({"expiry": {"at": in_seconds(12)}})).await;
+        // `Expiring` is said in the last tenth only, and a busy machine may take a second or two to say it.
+        space.declare("brief", json!({"expiry": {"at": in_seconds(30)}})).await;
         let token = space.ready("brief").await;
         let old = space.holds_active(&token).await;
         assert!(sole_active(&token).not_after.is_some());

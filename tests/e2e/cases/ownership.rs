@@ -32,6 +32,8 @@ fn the_owner_follows_the_namespace_and_the_token_wins() {
     shared("owner", async |space| {
         label_namespace(space, json!({"team": "platform"})).await;
         space.declare("owned", json!({})).await;
+        // The label comes on another watch than the token, and maybe later.
+        until_owner(space, Some("platform")).await;
         let token = space.ready("owned").await;
         let held = space.holds_active(&token).await;
         let owner = token.status.as_ref().unwrap().owner.clone().unwrap();

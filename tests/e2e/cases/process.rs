@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokenward::api::keys;
 
-use crate::harness::{binary, command, crd_dir, exclusive, is_ready, shared, sole_active, until};
+use crate::harness::{binary, command, exclusive, is_ready, shared, sole_active, until};
 
 #[test]
 fn arguments_that_cannot_be_used_are_named() {
@@ -71,10 +71,12 @@ fn the_admin_endpoint_and_the_log() {
         let scrape = until("the token is in the metrics", async || {
             let scrape = leaders[0].scrape().await;
             let reconciled = scrape.sum("tokenward_reconciles_total", &[("result", "ok")]) >= 1.0;
-            (reconciled && scrape.sum("tokenward_token_info", &labels) == 1.0).then_some(scrape)
+            let known = scrape.sum("tokenward_token_info", &labels) == 1.0;
+            // It has an owner before it was delivered, and its next rotation only then.
+            let next = scrape.sum("tokenward_token_next_rotation_timestamp_seconds", &labels[..2]);
+            (reconciled && known && next > 1.7e9).then_some(scrape)
         })
         .await;
-        assert!(scrape.sum("tokenward_token_next_rotation_timestamp_seconds", &labels[..2]) > 1.7e9);
         assert!(
             scrape.sum("tokenward_api_requests_total", &[("verb", "apply"), ("code", "201")]) >= 1.0,
             "{}",
@@ -115,7 +117,7 @@ fn without_the_definition_it_waits_and_says_so() {
         assert!(body.contains("apitokens"), "{body}");
         assert_eq!(operator.get("/healthz").await.unwrap().0, 200);
 
-        space.cluster.apply_file(crd_dir()).await;
+        space.cluster.apply_definitions().await;
         space.declare("late", json!({})).await;
         let token = space.ready("late").await;
         space.holds_active(&token).await;
@@ -130,7 +132,7 @@ fn without_the_definition_it_waits_and_says_so() {
 fn the_api_server_goes_away_and_comes_back() {
     exclusive("outage", async |space| {
         let cluster = space.cluster;
-        cluster.apply_file(crd_dir()).await;
+        cluster.apply_definitions().await;
         let release = space.release_for(&[&space.name], json!({})).await;
         let launch = release.launch().await;
         let operators = [space.start(&launch, "replica-0").await, space.start(&launch, "replica-1").await];

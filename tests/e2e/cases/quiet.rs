@@ -87,13 +87,17 @@ fn nothing_due_nothing_written_and_a_restart_reads_no_secret() {
         let leases = Api::<Lease>::namespaced(cluster.client.clone(), &release.name);
         let renewed = renewals(leases, "quiet-tokenward-controller", tokio::time::sleep(QUIET)).await;
         let (own_after, server_after) = (operator.scrape().await, cluster.apiserver_metrics().await);
-        for verb in ["apply", "create", "patch", "delete", "get", "list"] {
+        for verb in ["apply", "create", "patch", "delete", "list"] {
             assert_eq!(calls(&own_after, verb), calls(&own, verb), "{verb} while nothing was due");
         }
+        // It looks at the Lease after a renewal that was not answered in time, and at no Secret.
+        let looks = calls(&own_after, "get") - calls(&own, "get");
+        assert!(looks <= 3.0, "{}", own_after.text);
+        assert_eq!(secrets_read(&server_after), secrets_read(&server), "a Secret was read");
         let updates = calls(&own_after, "update") - calls(&own, "update");
         assert!(
-            updates >= 1.0 && updates <= renewed as f64 + 1.0,
-            "{updates} updates, {renewed} renewals of the Lease"
+            updates >= 1.0 && updates <= renewed as f64 + 1.0 + looks,
+            "{updates} updates, {renewed} renewals of the Lease, {looks} looks at it"
         );
         assert_eq!(asked(&server_after), asked(&server), "the API server was asked to write");
         assert_eq!(versions(space).await, objects);

@@ -16,7 +16,7 @@ fn the_secret_goes_with_its_token() {
         space.ready("ends").await;
         let stays = space.ready("stays").await;
         let held = space.holds_active(&stays).await;
-        space.kubectl(&["delete", "apitoken", "ends", "--timeout=30s"]).await.ok();
+        space.kubectl(&["delete", "apitoken", "ends", "--timeout=120s"]).await.ok();
         until("the Secret was collected", async || {
             space.secrets().get_opt("ends").await.unwrap().is_none().then_some(())
         })
@@ -34,7 +34,8 @@ fn deleted_without_its_secret_and_declared_again_it_conflicts() {
     shared("orphan", async |space| {
         space.declare("orphan", json!({})).await;
         space.ready("orphan").await;
-        space.kubectl(&["delete", "apitoken", "orphan", "--cascade=orphan", "--timeout=30s"]).await.ok();
+        // It is the garbage collector that lets the Secret go, and it looks for new kinds every 30 s only.
+        space.kubectl(&["delete", "apitoken", "orphan", "--cascade=orphan", "--timeout=120s"]).await.ok();
         let left = space.secret("orphan").await;
         space.declare("orphan", json!({})).await;
         space.until_stalled("orphan", "SecretConflict").await;

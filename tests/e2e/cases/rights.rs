@@ -5,7 +5,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokenward::api::{ConditionType, keys};
 
-use crate::harness::{is_ready, own, reason, shared, sole_active, until};
+use crate::harness::{Space, is_ready, own, reason, shared, sole_active, until};
 
 #[test]
 fn two_namespaces_with_roles_only() {
@@ -41,7 +41,7 @@ fn two_namespaces_with_roles_only() {
     });
 }
 
-async fn inside_repairs(inside: &crate::harness::Space) {
+async fn inside_repairs(inside: &Space) {
     let before = sole_active(&inside.get("served").await).id.clone();
     inside.secrets().delete("served", &DeleteParams::default()).await.unwrap();
     inside
@@ -51,11 +51,22 @@ async fn inside_repairs(inside: &crate::harness::Space) {
         .await;
 }
 
+/// Waits until this ServiceAccount may not write Secrets: the API server learns of a change to a role from a watch.
+async fn until_forbidden(space: &Space, account: &str) {
+    let ask = ["auth", "can-i", "patch", "secrets", "--as", account];
+    until(&format!("{account} may not write Secrets"), async || {
+        space.kubectl(&ask).await.stdout.starts_with("no").then_some(())
+    })
+    .await;
+}
+
 #[test]
 fn forbidden_secrets_are_reported_and_waited_for() {
     own("forbidden", async |space| {
         let release = space.release_for(&[&space.name], json!({"controller": {"replicas": 1}})).await;
-        let operator = space.start(&release.launch().await, "operator").await;
+        let launch = release.launch().await;
+        let account = format!("system:serviceaccount:{}:{}", launch.namespace, launch.account);
+        let operator = space.start(&launch, "operator").await;
         operator.until_ready().await;
         space.declare("served", json!({})).await;
         let held = space.holds_active(&space.ready("served").await).await;
@@ -82,6 +93,7 @@ fn forbidden_secrets_are_reported_and_waited_for() {
             .collect();
         let patch = |rules| Patch::Merge(json!({"rules": rules}));
         roles.patch(&name, &PatchParams::default(), &patch(&less)).await.unwrap();
+        until_forbidden(space, &account).await;
         space.request("served", keys::ROTATE_REQUESTED_AT).await;
         let token = space
             .until("served", "SecretForbidden", |token| {
@@ -107,6 +119,7 @@ fn forbidden_secrets_are_reported_and_waited_for() {
         let bindings = Api::<RoleBinding>::namespaced(space.cluster.client.clone(), &space.name);
         let mut binding = bindings.get(&name).await.unwrap();
         bindings.delete(&name, &DeleteParams::default()).await.unwrap();
+        until_forbidden(space, &account).await;
         let lines = operator.read_log().lines().count();
         space.request("served", keys::ROTATE_REQUESTED_AT).await;
         until("the log says what is forbidden", async || {

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::Api;
 use serde_json::json;
 
-use crate::harness::{Operator, Release, Signal, Space, crd_dir, exclusive, is_ready};
+use crate::harness::{Operator, Release, Signal, Space, crd_dir, exclusive, is_ready, until};
 
 /// The chart as it was with the first definition that this project ever had.
 fn previous_chart(at: &Path) -> String {
@@ -188,7 +188,12 @@ fn uninstalled_and_installed_again_the_tokens_are_still_there() {
         space.declare("new", json!({})).await;
         space.holds_active(&space.ready("new").await).await;
         unchanged(space, &tokens).await;
-        let scrape = operator.scrape().await;
+        // It counts at the API server's answer, which a watch may be ahead of.
+        let scrape = until("the new token was counted", async || {
+            let scrape = operator.scrape().await;
+            (scrape.sum("tokenward_rotations_total", &[]) >= 1.0).then_some(scrape)
+        })
+        .await;
         assert_eq!(
             scrape.sum("tokenward_rotations_total", &[]),
             1.0,

@@ -63,7 +63,7 @@ fn what_is_withdrawn_is_denied_from_then_on() {
 #[test]
 fn answers_go_on_without_the_api_server_and_stop_without_a_gate() {
     exclusive("edge", async |space| {
-        space.cluster.apply_file(crate::harness::crd_dir()).await;
+        space.cluster.apply_definitions().await;
         let release = space.release_for(&[&space.name], json!({"controller": {"replicas": 1}})).await;
         let operator = space.start(&release.launch().await, "operator").await;
         operator.until_ready().await;

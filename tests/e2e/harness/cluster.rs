@@ -12,6 +12,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, Config};
 use serde_json::json;
+use tokenward::api::ApiToken;
 
 use super::command::{Output, command, root, tool};
 use super::operator::Operator;
@@ -105,7 +106,20 @@ impl Cluster {
         command(&tool(name), args, &envs, stdin).await
     }
 
-    /// Applies a file or folder of the project and waits until the definitions in it are served.
+    /// Applies the chart's definitions, and waits until ApiTokens are served.
+    pub async fn apply_definitions(&self) {
+        self.apply_file(crd_dir()).await;
+        self.until_served().await;
+    }
+
+    /// Waits until ApiTokens are served: their definition is established a moment before.
+    pub async fn until_served(&self) {
+        let tokens = Api::<ApiToken>::all(self.client.clone());
+        let one = ListParams::default().limit(1);
+        until("ApiTokens are served", async || tokens.list(&one).await.ok()).await;
+    }
+
+    /// Applies a file or folder of the project and waits until the definitions in it are established.
     pub async fn apply_file(&self, path: &str) {
         let apply = ["apply", "--server-side", "--force-conflicts", "--filename", path];
         self.kubectl(&apply, "").await.ok();

@@ -68,7 +68,7 @@ pub fn own(name: &str, body: impl AsyncFnOnce(&Space)) {
     runtime().block_on(async {
         let _others_may_run = turns().read().await;
         let cluster = own_cluster().await;
-        cluster.apply_file(crd_dir()).await;
+        cluster.apply_definitions().await;
         let space = Space::create(cluster, name).await;
         run(space, body).await;
     });

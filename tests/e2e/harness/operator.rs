@@ -1,6 +1,6 @@
 //! The operator as a process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -37,12 +37,17 @@ pub async fn binary() -> PathBuf {
         .clone()
 }
 
-/// A loopback port that nobody listens on, below the range that outgoing connections are given.
+/// A loopback port that nobody listens on, below the range that outgoing connections are given, and that of the scripts.
+/// Whoever asked listens on it a while later only, so this process gives each port once.
 pub(super) fn free_port() -> u16 {
-    (0..1000)
-        .map(|_| rand::random_range(20_000..30_000))
-        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port")
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap();
+    let port = (0..1000)
+        .map(|_| rand::random_range(10_000..20_000))
+        .find(|port| !given.contains(port) && std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port");
+    given.insert(port);
+    port
 }
 
 /// A token of the Deployment's ServiceAccount.
@@ -178,7 +183,7 @@ impl Operator {
             let (head, body) = answer.split_once("\r\n\r\n")?;
             Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
         };
-        timeout(Duration::from_secs(5), ask).await.ok().flatten()
+        timeout(Duration::from_secs(30), ask).await.ok().flatten()
     }
 
     pub async fn until_ready(&self) {

@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::command::{root, tool};
+use super::edge::replaced;
 use super::operator::free_port;
 use super::upstream::MARK;
 use super::wait::until;
@@ -35,6 +36,14 @@ impl Kind {
             Self::EnvoyHttp => "envoy-http.yaml",
             Self::Nginx => "nginx.conf",
             Self::Caddy => "Caddyfile",
+        }
+    }
+
+    /// How long its example waits for a gate.
+    fn patience(self) -> &'static str {
+        match self {
+            Self::EnvoyGrpc | Self::EnvoyHttp => "0.2s",
+            Self::Nginx | Self::Caddy => "200ms",
         }
     }
 
@@ -66,7 +75,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one with its example, changed by nothing but `edit` and the ports. `name` is unique in `dir`.
+    /// Starts one with its example, changed by nothing but `edit`, the ports, and more patience with the gate. `name` is
+    /// unique in `dir`.
     pub async fn start(
         kind: Kind,
         dir: &Path,
@@ -78,7 +88,8 @@ impl Proxy {
         std::fs::create_dir_all(&home).unwrap();
         let port = free_port();
         let text = std::fs::read_to_string(root().join("examples/gate").join(kind.example())).unwrap();
-        let mut text = edit(&text);
+        // On a busy machine an answer may take longer. A gate that is gone refuses at once, however long is waited.
+        let mut text = replaced(&edit(&text), kind.patience(), "10s");
         let gate = if kind == Kind::EnvoyGrpc { ("8182", ports.grpc) } else { ("8181", ports.http) };
         let numbers = [("8000", port), gate, ("9000", ports.upstream)];
         for (place, (written, _)) in numbers.iter().enumerate() {

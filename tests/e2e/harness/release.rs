@@ -158,5 +158,6 @@ impl Cluster {
     pub async fn apply_established(&self) {
         let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd/apitokens.tokenward.dev"];
         self.kubectl(&wait, "").await.ok();
+        self.until_served().await;
     }
 }
