@@ -22,7 +22,7 @@ use crate::platform::process::ProcessMetrics;
 
 table! {
     REQUESTS: Counter "gate_requests_total" ["dialect", "outcome"]
-        "Answers by the way the proxy asks and by why it may or may not pass; outcome Accepted is the only one that lets through";
+        "Answers by the way the proxy asks and by why it may or may not pass; outcome Accepted is the only one that lets through. An introspection counts for the token that is asked about, and for the one that asks";
     DURATION: Histogram "gate_request_duration_seconds" ["dialect"]
         "Time from a request's arrival to its answer, within the gate";
     READY: Gauge "gate_ready" []

@@ -7,5 +7,6 @@ pub mod leadership;
 pub mod pinned;
 pub mod process;
 pub mod readiness;
+pub mod reminder;
 pub mod reviews;
 pub mod watching;

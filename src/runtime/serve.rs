@@ -24,7 +24,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
@@ -33,9 +32,12 @@ use tower::BoxError;
 
 use self::pace::{End, Pace, Paced, Watch};
 use crate::platform::families::CounterVec;
+use crate::platform::reminder::Reminder;
 
-/// Most bytes of a request's head, and of a header list in HTTP/2.
-pub const MAX_HEAD: usize = 16 * 1024;
+/// Most bytes of a request's head, and of a header list in HTTP/2: as much as nginx takes from a client.
+pub const MAX_HEAD: usize = 32 * 1024;
+/// Bytes of bodies that may be on their way unread: of one HTTP/2 stream, and of a connection.
+const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1024;
 /// How often a silent HTTP/2 connection is asked for a sign of life, and how long that is waited for.
@@ -44,8 +46,6 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 const BACKLOG: u32 = 4096;
 /// Pause after a connection could not be accepted: out of file descriptors, for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often the same trouble of a listener is said.
-const REMIND: Duration = Duration::from_secs(60);
 
 /// What a listener grants.
 #[derive(Debug, Clone, Copy)]
@@ -201,6 +201,8 @@ impl Server {
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEAD as u32)
+            .initial_stream_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1)
             .keep_alive_interval(PING.0)
             .keep_alive_timeout(PING.1);
         Self { limits, meter, tls: None, http }
@@ -308,7 +310,12 @@ impl Server {
                 let busy = pace.begin(request.version());
                 let answer = service.call(request);
                 async move {
-                    let result = tokio::time::timeout(limit, answer).await;
+                    let mut answer = pin!(answer);
+                    // Most answers are there at once, and need no timer.
+                    let result = match futures::poll!(answer.as_mut()) {
+                        Poll::Ready(result) => Ok(result),
+                        Poll::Pending => tokio::time::timeout(limit, answer).await,
+                    };
                     drop(busy);
                     match result {
                         Ok(Ok(response)) => Ok(response),
@@ -370,21 +377,6 @@ impl<'a> Open<'a> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// Keeps a log readable while a trouble lasts.
-#[derive(Default)]
-struct Reminder(Option<Instant>);
-
-impl Reminder {
-    fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let due = self.0.is_none_or(|last| now.duration_since(last) >= REMIND);
-        if due {
-            self.0 = Some(now);
-        }
-        due
     }
 }
 

@@ -40,6 +40,10 @@ pub fn check(desk: &Desk, request: &CheckRequest) -> CheckResponse {
     let response = match demand(attributes) {
         // Fails closed: what the route demands is not known.
         Err(outcome) => {
+            desk.misrouted(Dialect::EnvoyGrpc, || {
+                let entry = |entry: &Entry| format!("{}={}", text(&entry.key), text(&entry.value));
+                attributes.context_extensions.iter().map(entry).collect::<Vec<_>>().join(", ")
+            });
             let verdict = desk.gate.refuse(Dialect::EnvoyGrpc, outcome, now);
             respond(&answer(&verdict, &Demand::none()), None, &Demand::none())
         }

@@ -68,6 +68,13 @@ impl HttpGate {
                 _ => return None,
             },
         };
+        if demand.is_err() {
+            self.desk.misrouted(dialect, || match dialect {
+                // Envoy appends what the client asked for.
+                Dialect::EnvoyHttp => "before path= in path_prefix".to_owned(),
+                _ => uri.query().unwrap_or_default().to_owned(),
+            });
+        }
         Some(self.judge(dialect, demand, headers))
     }
 
@@ -97,7 +104,7 @@ impl HttpGate {
 }
 
 /// All lines of `X-Forwarded-For`.
-pub(super) fn forwarded(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = &[u8]> {
+fn forwarded(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = &[u8]> {
     headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes)
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Instant;
 
 use ::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, HeaderValue, Request, StatusCode};
@@ -18,6 +19,7 @@ use super::answer::{self, BEARER, INVALID};
 use super::http::{Answered, bearer, plain};
 use crate::api::Outcome;
 use crate::api::keys::INTROSPECT_SCOPE;
+use crate::gate::callers::Caller;
 use crate::gate::demand::{DEFAULT_HEADER, Demand};
 use crate::gate::extract::{self, Credential};
 use crate::gate::index::Found;
@@ -61,6 +63,16 @@ impl Introspection {
     where
         B: Body<Data: Send, Error: Into<tower::BoxError>> + Send + Unpin,
     {
+        let began = Instant::now();
+        let answered = self.reply(desk, request).await;
+        desk.gate.recorder().took(Dialect::Introspect, began.elapsed());
+        answered
+    }
+
+    async fn reply<B>(&self, desk: &Desk, request: Request<B>) -> Answered
+    where
+        B: Body<Data: Send, Error: Into<tower::BoxError>> + Send + Unpin,
+    {
         let (head, body) = request.into_parts();
         // Before the body is read: a stranger's is not.
         if let Err(refusal) = self.admit(desk, &head.headers).await {
@@ -96,9 +108,7 @@ impl Introspection {
         let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let credential = extract::credential(fields, DEFAULT_HEADER);
         let presented = credential.as_ref().map(Credential::as_str).map_err(|outcome| *outcome);
-        let address = desk.forwarded(super::http::forwarded(headers));
-        let caller = extract::caller(address, "", headers.get(USER_AGENT).map(HeaderValue::as_bytes));
-        let verdict = desk.gate.check(Dialect::Introspect, presented, &demand, &caller, desk.now());
+        let verdict = desk.gate.check(Dialect::Introspect, presented, &demand, &asker(headers), desk.now());
         match verdict.outcome() {
             Outcome::Accepted => Ok(()),
             Outcome::Missing => Err(unauthorized(BEARER)),
@@ -196,10 +206,15 @@ impl<'a> Active<'a> {
     }
 }
 
+/// Whoever asks, by what it calls itself. Its address is not known: no proxy stands before it that would vouch for one.
+fn asker(headers: &HeaderMap) -> Caller<'_> {
+    extract::caller(None, "", headers.get(USER_AGENT).map(HeaderValue::as_bytes))
+}
+
 fn introspect(desk: &Desk, token: &str, headers: &HeaderMap) -> Answered {
     // A use of the token: whoever asks was sent it. From where is not known; by whose hand is.
-    let caller = extract::caller(None, "", headers.get(USER_AGENT).map(HeaderValue::as_bytes));
-    let verdict = desk.gate.check(Dialect::Introspect, Ok(token), &Demand::none(), &caller, desk.now());
+    let verdict =
+        desk.gate.check(Dialect::Introspect, Ok(token), &Demand::none(), &asker(headers), desk.now());
     let body = match verdict.found().filter(|_| verdict.is_accepted()) {
         Some(found) => serde_json::to_string(&Active::new(found)).map(Into::into),
         // Fails closed, and says nothing of the reason.

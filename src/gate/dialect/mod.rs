@@ -22,10 +22,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::Gate;
 use super::extract;
+use super::metrics::Dialect;
 use crate::domain::ports::Clock;
+use crate::platform::reminder::Reminder;
+
+/// Most of a demand that is logged, in characters.
+const MAX_SAID: usize = 256;
 
 /// What all dialects share: the gate, the clock, and whom to believe about addresses.
 #[derive(Clone)]
@@ -33,13 +39,28 @@ pub struct Desk {
     gate: Arc<Gate>,
     clock: Arc<dyn Clock>,
     trusted_proxies: usize,
+    misrouted: Arc<Mutex<Reminder>>,
 }
 
 impl Desk {
     /// `trusted_proxies` is how many entries of `X-Forwarded-For` are passed over from the right: 0 takes the address that
     /// the asking proxy saw.
     pub fn new(gate: Arc<Gate>, clock: Arc<dyn Clock>, trusted_proxies: usize) -> Self {
-        Self { gate, clock, trusted_proxies }
+        Self { gate, clock, trusted_proxies, misrouted: Arc::default() }
+    }
+
+    /// A route's demand cannot be understood, and everybody is denied there: that is for whoever configured it. `said` is what
+    /// stands in the proxy's configuration, and nothing of the client's.
+    fn misrouted(&self, dialect: Dialect, said: impl FnOnce() -> String) {
+        if self.misrouted.lock().is_due() {
+            let demand: String = said().chars().take(MAX_SAID).collect();
+            tracing::warn!(
+                dialect = dialect.as_str(),
+                demand,
+                "a route's demand cannot be understood, so all its requests are denied: see audience, scope, header and \
+                 challenge in the proxy's configuration"
+            );
+        }
     }
 
     fn now(&self) -> Timestamp {

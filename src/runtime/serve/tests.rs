@@ -8,6 +8,7 @@ use hyper::body::Bytes;
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 const REFUSED: Descriptor = Descriptor {
     name: "refused_total",
