@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use http::header::{ACCEPT_ENCODING, HeaderValue};
 use http_body_util::BodyExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ListParams, WatchParams};
 use kube::client::Body;
 use kube::core::{Request, Status};
@@ -24,14 +25,15 @@ use kube::runtime::watcher;
 use kube::{Client, Resource as _};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use self::lines::{Line, Lines};
 use self::object::{Object, Page};
 use self::state::{Command, Event, Failure, Feed, PAGE, SILENCE};
 use super::Gate;
-use super::index::Writer;
+use super::index::{Applied, Writer};
 use super::metrics::GateMetrics;
+use super::record::Record;
 use crate::api::ApiToken;
 use crate::domain::ports::Clock;
 use crate::platform::readiness::Readiness;
@@ -167,17 +169,19 @@ impl Follower<'_> {
         None
     }
 
-    fn put(&mut self, mut put: impl FnMut(&mut Writer, super::record::Record) -> super::index::Applied) {
+    fn put(&mut self, put: impl Fn(&mut Writer, Record) -> Applied) {
+        let mut put = |object: &Object| {
+            let record = object.record();
+            let unreadable = record.is_tombstone();
+            if put(&mut self.writer, record) == Applied::Changed && unreadable {
+                let ObjectMeta { namespace, name, uid, .. } = object.metadata();
+                warn!(namespace, name, uid, "an ApiToken cannot be understood: its credentials are refused");
+            }
+        };
         match std::mem::replace(&mut self.hand, Hand::Nothing) {
             Hand::Nothing => {}
-            Hand::One(object) => {
-                put(&mut self.writer, object.record());
-            }
-            Hand::Many(objects) => {
-                for object in objects {
-                    put(&mut self.writer, object.record());
-                }
-            }
+            Hand::One(object) => put(&object),
+            Hand::Many(objects) => objects.iter().for_each(put),
         }
         self.took();
     }
@@ -263,7 +267,9 @@ impl Follower<'_> {
                 Ok(Err(error)) => return self.fail(&watcher::Error::WatchFailed(error)),
                 Err(_) => return self.silent(),
             };
-            self.heard();
+            if !matches!(line, Line::Error(_)) {
+                self.heard();
+            }
             match line {
                 Line::Object(change, object) => {
                     let version = object.version().to_owned();

@@ -200,6 +200,11 @@ impl Index {
         self.book.lock().stats
     }
 
+    /// Whether there is an ApiToken of this uid.
+    pub fn knows(&self, uid: &str) -> bool {
+        self.book.lock().tokens.contains(uid)
+    }
+
     /// Calls `visit` with every ApiToken. Holds up the writer, never a reader.
     pub fn for_each(&self, mut visit: impl FnMut(&Record)) {
         self.book.lock().tokens.iter().for_each(|entry| visit(&entry.record));

@@ -108,6 +108,7 @@ struct Head {
     ends: [u16; 5],
     suspended: bool,
     compromised: bool,
+    deleted: bool,
     tombstone: Option<Tombstone>,
 }
 
@@ -121,7 +122,7 @@ enum Tombstone {
 }
 
 /// What a verdict needs of `spec`. Fields that only the controller reads may be of any shape.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct Spec {
     #[serde(default)]
     audiences: Vec<String>,
@@ -260,6 +261,11 @@ impl Record {
         self.head().compromised
     }
 
+    /// Whether it was deleted and only waits for finalizers. That cannot be undone.
+    pub fn is_deleted(&self) -> bool {
+        self.head().deleted
+    }
+
     /// Whether it could not be understood.
     pub fn is_tombstone(&self) -> bool {
         self.head().tombstone.is_some()
@@ -312,8 +318,12 @@ impl Record {
 }
 
 fn understand(metadata: &ObjectMeta, object: &Value) -> Option<Record> {
-    let spec: Spec = part(object, "spec")?;
-    let status: Status = part(object, "status")?;
+    // Fails closed: without a `spec` there is nothing that says "for every audience" or "not suspended".
+    let spec = Spec::deserialize(object.get("spec")?).ok()?;
+    let status = match object.get("status") {
+        None | Some(Value::Null) => Status::default(),
+        Some(status) => Status::deserialize(status).ok()?,
+    };
     let joined = |words: &[String]| words.iter().all(|word| is_word(word)).then(|| words.join(" "));
     let created = metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |created| created.0);
     let expires = match spec.expiry.as_ref().map(|expiry| expires(expiry, created)) {
@@ -360,6 +370,7 @@ fn understand(metadata: &ObjectMeta, object: &Value) -> Option<Record> {
         ends,
         suspended: spec.suspend,
         compromised: requests::is_unhandled(asked.map(String::as_str), handled),
+        deleted: metadata.deletion_timestamp.is_some(),
         tombstone: None,
     };
     Some(Record(ThinArc::from_header_and_slice(head, text.as_bytes())))
@@ -402,6 +413,7 @@ fn tombstone(metadata: &ObjectMeta, object: &Value) -> Record {
         ends,
         suspended: false,
         compromised: false,
+        deleted: false,
         tombstone: Some(if all { Tombstone::AllIds } else { Tombstone::SomeIds }),
     };
     Record(ThinArc::from_header_and_slice(head, text.as_bytes()))
@@ -409,14 +421,6 @@ fn tombstone(metadata: &ObjectMeta, object: &Value) -> Record {
 
 fn unreadable(id: CredentialId) -> Held {
     Held { id, digest: [0; 32], issued_at: 0, not_after: NEVER, standing: Standing::Unreadable }
-}
-
-/// A part of the object; the default if it is absent, `None` if it is not as expected.
-fn part<'a, T: Deserialize<'a> + Default>(object: &'a Value, name: &str) -> Option<T> {
-    match object.get(name) {
-        None | Some(Value::Null) => Some(T::default()),
-        Some(value) => T::deserialize(value).ok(),
-    }
 }
 
 /// Each id once: of several, the one that came first. The newest living one goes ahead of all.

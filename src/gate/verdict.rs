@@ -101,8 +101,8 @@ fn outcome(found: &Found, proved: bool, demand: &Demand<'_>, now: i64) -> Outcom
     if !proved {
         return Outcome::WrongSecret;
     }
-    // Fails closed: retired, revoked, expired or abandoned.
-    if held.standing() != Standing::Living {
+    // Fails closed: retired, revoked, expired or abandoned; or its ApiToken is deleted and only waits for finalizers.
+    if held.standing() != Standing::Living || record.is_deleted() {
         return Outcome::Ended;
     }
     // Fails closed: its deadline has passed by our own clock, whether or not a controller runs.

@@ -46,6 +46,7 @@ struct Metadata {
     #[serde(default)]
     resource_version: String,
     creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
     annotations: Option<Annotations>,
 }
 
@@ -118,16 +119,17 @@ fn metadata_of(metadata: Metadata) -> ObjectMeta {
         uid: Some(metadata.uid),
         resource_version: Some(metadata.resource_version),
         creation_timestamp: metadata.creation_timestamp,
+        deletion_timestamp: metadata.deletion_timestamp,
         annotations: compromised_at.map(|at| [(keys::COMPROMISED_AT.to_owned(), at)].into()),
         ..ObjectMeta::default()
     }
 }
 
-/// A value without some of its fields, if it has fields.
+/// A value without some of its fields, if it has fields. What cannot be built becomes `false`: nothing is understood by that.
 fn without(raw: &RawValue, skip: &'static [&'static str]) -> Value {
     let mut deserializer = serde_json::Deserializer::from_str(raw.get());
     let fields = Without(skip).deserialize(&mut deserializer);
-    fields.map(Value::Object).or_else(|_| serde_json::from_str(raw.get())).unwrap_or(Value::Null)
+    fields.map(Value::Object).or_else(|_| serde_json::from_str(raw.get())).unwrap_or(Value::Bool(false))
 }
 
 struct Without(&'static [&'static str]);

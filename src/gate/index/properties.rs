@@ -64,9 +64,9 @@ impl Thing {
         let living: Vec<Value> = self.living.iter().map(|n| living(&minted("twd", *n))).collect();
         let ended: Vec<Value> = self.ended.iter().map(|n| ended(&minted("twd", *n))).collect();
         let object = match self.broken {
-            None => json!({"status": {"credentials": living, "ended": ended}}),
+            None => json!({"spec": {}, "status": {"credentials": living, "ended": ended}}),
             Some(true) => json!({"spec": 1, "status": {"credentials": living, "ended": ended}}),
-            Some(false) => json!({"status": {"credentials": living, "ended": 1}}),
+            Some(false) => json!({"spec": {}, "status": {"credentials": living, "ended": 1}}),
         };
         Record::from_json(&meta(self.uid, self.version), &object)
     }

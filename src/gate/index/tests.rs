@@ -101,11 +101,11 @@ fn what_comes_late_does_not_count() {
 fn a_tombstone_denies_the_ids_that_were_known() {
     let (index, mut writer) = writer();
     writer.apply(record("shop", "web", 1, 1));
-    let broken = Record::from_json(&metadata("shop", "web", 2), &json!({"status": 1}));
+    let broken = Record::from_json(&metadata("shop", "web", 2), &json!({"spec": {}, "status": 1}));
     assert_eq!(writer.apply(broken), Applied::Changed);
     assert_eq!(index.find(id(1)).unwrap().held().standing(), Standing::Unreadable);
     assert_eq!(index.stats(), Stats { tokens: 1, credentials: 0, unreadable: 1, clashes: 0 });
-    let broken = Record::from_json(&metadata("shop", "web", 3), &json!({"status": 2}));
+    let broken = Record::from_json(&metadata("shop", "web", 3), &json!({"spec": {}, "status": 2}));
     assert_eq!(writer.apply(broken), Applied::Same, "still broken, still known");
     assert_eq!(writer.apply(record("shop", "web", 4, 2)), Applied::Changed);
     assert_eq!((holder(&index, 1), holder(&index, 2).as_deref()), (None, Some("shop/web")));
@@ -149,7 +149,7 @@ fn many_are_spread_evenly() {
     let (index, mut writer) = writer();
     let pad = |n: u64| format!("{n:010}");
     for n in 0..5_000 {
-        let object = json!({"status": {"ended": [{"id": pad(n), "state": "Retired",
+        let object = json!({"spec": {}, "status": {"ended": [{"id": pad(n), "state": "Retired",
             "digest": format!("sha256:{}", "0".repeat(64)), "endedAt": "2026-01-01T00:00:00Z"}]}});
         writer.apply(Record::from_json(&metadata("s", &pad(n), n + 1), &object));
     }

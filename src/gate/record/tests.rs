@@ -40,7 +40,7 @@ fn scopes_and_audiences_are_compared_whole() {
         assert!(!record.has_scope(not), "{not:?}");
     }
     assert!(record.is_for("orders") && !record.is_for("order") && !record.is_for(""));
-    let nothing = Record::from_json(&metadata("shop", "web", 7), &json!({}));
+    let nothing = Record::from_json(&metadata("shop", "web", 7), &json!({"spec": {}}));
     assert!(nothing.is_for("anything") && !nothing.has_scope("") && !nothing.is_tombstone());
 }
 
@@ -92,7 +92,7 @@ fn a_compromise_counts_until_the_status_says_that_it_was_handled() {
     let compromised = |asked: &str, handled: Value| {
         let mut metadata = metadata("s", "w", 1);
         metadata.annotations = Some([(keys::COMPROMISED_AT.to_owned(), asked.to_owned())].into());
-        let object = json!({"status": {"lastHandled": {"compromisedAt": handled}}});
+        let object = json!({"spec": {}, "status": {"lastHandled": {"compromisedAt": handled}}});
         Record::from_json(&metadata, &object).is_compromised()
     };
     assert!(compromised("now", json!(null)));
@@ -123,6 +123,7 @@ fn what_cannot_be_understood_is_a_tombstone() {
         changed("/spec/audiences", json!([7])),
         changed("/spec/scopes", json!(vec!["x".repeat(128); 600])),
         changed("/spec", json!([])),
+        changed("/spec", json!(null)),
         changed("/status/lastHandled", json!(1)),
         changed("/status/owner", json!("payments")),
         // A state of a later version may mean anything.
@@ -180,7 +181,7 @@ fn ids_that_cannot_be_read_are_those_last_known() {
 #[test]
 fn an_owner_may_stand_in_a_header() {
     let owner = |name: &str| {
-        let object = json!({"status": {"owner": {"name": name, "source": "x"}}});
+        let object = json!({"spec": {}, "status": {"owner": {"name": name, "source": "x"}}});
         Record::from_json(&metadata("s", "w", 1), &object).owner().to_owned()
     };
     assert_eq!(owner("Team Payments <pay@x.io>"), "Team Payments <pay@x.io>");

@@ -95,6 +95,15 @@ fn a_compromise_is_honoured_from_the_object_alone() {
 }
 
 #[test]
+fn a_deleted_apitoken_is_refused_however_long_finalizers_keep_it() {
+    let token = minted("twd", 1);
+    let mut metadata = metadata("shop", "web", 1);
+    metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(NOW)));
+    let gate = gate(vec![Record::from_json(&metadata, &object(&[living(&token)], &[]))]);
+    assert_eq!(outcome_of(&gate, token.expose(), ""), Outcome::Ended);
+}
+
+#[test]
 fn what_is_nearer_to_the_credential_is_said_first() {
     let (token, other) = (minted("twd", 1), minted("twd", 2));
     // Everything is wrong at once; each line mends what the one before it said.

@@ -186,3 +186,34 @@ proptest! {
         prop_assert_eq!(read.record(), Record::from_json(&metadata, &object));
     }
 }
+
+/// As the API server sends it, with this text for `spec`.
+fn sent(metadata: &str, spec: &str, token: &Token) -> Record {
+    let status = active(token);
+    let text = format!(
+        r#"{{"metadata":{{"name":"t","namespace":"shop","uid":"u","resourceVersion":"1"{metadata}}},
+            "spec":{spec},"status":{status}}}"#
+    );
+    Object::parse(&RawValue::from_string(text).unwrap()).unwrap().record()
+}
+
+#[test]
+fn a_spec_that_cannot_be_built_lifts_no_restriction() {
+    let token = minted("twd", 1);
+    assert!(!sent("", r#"{"suspend":true}"#, &token).is_tombstone());
+    let deep = format!(r#"{{"suspend":true,"x":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    for spec in [r#"{"suspend":true,"x":1e400}"#, &deep, "null", "7"] {
+        let record = sent("", spec, &token);
+        assert!(
+            record.is_tombstone() && record.held().any(|held| held.id().to_string() == token.id()),
+            "{spec}"
+        );
+    }
+}
+
+#[test]
+fn an_object_that_waits_for_its_finalizers_is_deleted() {
+    let token = minted("twd", 1);
+    assert!(!sent("", "{}", &token).is_deleted());
+    assert!(sent(r#","deletionTimestamp":"2026-01-01T00:00:00Z""#, "{}", &token).is_deleted());
+}
