@@ -9,7 +9,8 @@ use kube::api::Api;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::args::gate::GateArgs;
@@ -87,9 +88,8 @@ pub async fn run(args: GateArgs) -> Result<(), RunError> {
     let admin_closed = CancellationToken::new();
     let endpoint = tokio::spawn(admin::serve(admin_listener, admin, admin_closed.clone()));
 
-    let fed = tokio::spawn(follow(&args, &gate, &client, &clock, &metrics, &readiness));
     let (ledger, place) = watch::channel(None);
-    let located = tokio::spawn({
+    let (located, lost) = vital({
         let namespace = environment::lease_namespace(args.lease_namespace.as_deref(), &client);
         let (api, process) = (Api::<Lease>::namespaced(client.clone(), &namespace), metrics.process.clone());
         let name = args.lease_name.clone();
@@ -105,7 +105,16 @@ pub async fn run(args: GateArgs) -> Result<(), RunError> {
         grace: args.shutdown_grace,
     };
     let network = Network::new(args.ledger_token_file.clone());
-    let reporter = tokio::spawn(reporter::run(setup, place, network, reported.clone()));
+    let (reporter, mute) = vital(reporter::run(setup, place, network, reported.clone()));
+    let feed = follow(&args, &gate, &client, &clock, &metrics, &readiness);
+    let fed = tokio::spawn(async move {
+        tokio::select! {
+            () = feed => tracing::error!("the feed ended"),
+            _ = lost => tracing::error!("the look-out for the ledger broke down"),
+            // A gate that answers and does not report would make tokens look unused.
+            _ = mute => tracing::error!("the reporter broke down"),
+        }
+    });
 
     let desk = Desk::new(gate, clock, usize::from(args.trusted_proxies));
     let listeners = Listeners::new(&args, &metrics, certificates.as_ref());
@@ -171,9 +180,20 @@ fn follow(
     async move { feed::run(setup, &namespaces, &readiness).await }
 }
 
-type Fed = tokio::task::JoinHandle<()>;
+/// Work without which a gate must not go on: the receiver is told of its end, even by a panic.
+fn vital(work: impl Future<Output = ()> + Send + 'static) -> (JoinHandle<()>, oneshot::Receiver<()>) {
+    let (alive, ended) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        let _alive: oneshot::Sender<()> = alive;
+        work.await;
+    });
+    (task, ended)
+}
 
-/// Waits for the first full list. The feed goes on for ever; that it ended is an error.
+/// The feed, and the watch over all that has to go on besides; it never ends by itself.
+type Fed = JoinHandle<()>;
+
+/// Waits for the first full list.
 async fn loaded(mut ready: watch::Receiver<Readiness>, mut fed: Fed) -> Result<Fed, RunError> {
     let synced = ready.wait_for(|readiness| !readiness.pending().any(|name| name == feed::SYNCED));
     tokio::select! {
@@ -183,9 +203,8 @@ async fn loaded(mut ready: watch::Receiver<Readiness>, mut fed: Fed) -> Result<F
 }
 
 fn broke(ended: Result<(), tokio::task::JoinError>) -> RunError {
-    match ended {
-        Ok(()) => tracing::error!("the feed ended"),
-        Err(error) => tracing::error!(%error, "the feed broke down"),
+    if let Err(error) = ended {
+        tracing::error!(%error, "the feed broke down");
     }
     RunError::Ended
 }
