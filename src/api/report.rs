@@ -11,6 +11,8 @@
 pub const METHOD: &str = "/tokenward.ledger.v1.Ledger/Report";
 /// Most entries in each list of a report; what is left over goes into the next.
 pub const MAX_ENTRIES: usize = 2_000;
+/// Most of anything in one sealed set: more is no count.
+pub const MAX_COUNT: u64 = 1_000_000_000;
 /// Most callers of one credential in one sealed set.
 pub const MAX_CALLERS: usize = 16;
 /// Most scopes in one sealed set.
@@ -45,12 +47,13 @@ pub struct Report {
     /// Sealed counts that this ledger has not settled.
     #[prost(message, repeated, tag = "6")]
     pub sealed: Vec<Sealed>,
-    /// Later uses, not sealed yet.
+    /// Open sets as they stand, under the numbers that they will be sealed with. What they count is taken over only if the
+    /// gate dies; when credentials were used is believed at once.
     #[prost(message, repeated, tag = "7")]
-    pub touched: Vec<Touched>,
-    /// Open sets as they stand, under the numbers that they will be sealed with. They count only if the gate dies.
-    #[prost(message, repeated, tag = "8")]
     pub open: Vec<Sealed>,
+    /// There is more than fits into this report, or than may travel now: the ledger does not know of every use yet.
+    #[prost(bool, tag = "8")]
+    pub more: bool,
 }
 
 /// Counts of one token, never changed once sealed.
@@ -157,20 +160,6 @@ pub struct ScopeUse {
     pub count: u64,
 }
 
-/// A credential was used after its last sealed set.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Touched {
-    /// uid of the ApiToken.
-    #[prost(string, tag = "1")]
-    pub token: String,
-    /// The credential id.
-    #[prost(string, tag = "2")]
-    pub credential: String,
-    /// Last accepted request.
-    #[prost(int64, tag = "3")]
-    pub last_used: i64,
-}
-
 /// The ledger's answer to a [`Report`].
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Receipt {
@@ -188,7 +177,60 @@ pub struct Settled {
     /// [`Sealed::sequence`].
     #[prost(uint64, tag = "2")]
     pub sequence: u64,
-    /// Why it was refused (a bounded word); empty if it is persisted.
+    /// Why it was refused, a word of [`Refused`]; empty if it is persisted.
     #[prost(string, tag = "3")]
     pub refused: String,
+}
+
+/// Why something in a report is not counted: [`Settled::refused`], and the `reason` of metrics on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Refused {
+    /// No ApiToken has this uid.
+    UnknownToken,
+    /// The ApiToken has no credential of this id, living or ended.
+    UnknownCredential,
+    /// An outcome that this version does not know; the rest of the set counts.
+    UnknownOutcome,
+    /// It contradicts itself or the protocol.
+    Malformed,
+    /// Counts that cannot be.
+    AbsurdCount,
+    /// It happened later than now. Counted once its time has come, unless that is a day away.
+    InTheFuture,
+    /// It happened more than 31 days ago.
+    TooOld,
+    /// A lower sequence than one that the same process sealed before.
+    Backwards,
+    /// More sealed sets of one token than a sound gate has; it sends the rest again.
+    TooMuch,
+}
+
+impl Refused {
+    /// Every reason, for metrics that start at zero.
+    pub const ALL: [Self; 9] = [
+        Self::UnknownToken,
+        Self::UnknownCredential,
+        Self::UnknownOutcome,
+        Self::Malformed,
+        Self::AbsurdCount,
+        Self::InTheFuture,
+        Self::TooOld,
+        Self::Backwards,
+        Self::TooMuch,
+    ];
+
+    /// A bounded word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownToken => "UnknownToken",
+            Self::UnknownCredential => "UnknownCredential",
+            Self::UnknownOutcome => "UnknownOutcome",
+            Self::Malformed => "Malformed",
+            Self::AbsurdCount => "AbsurdCount",
+            Self::InTheFuture => "InTheFuture",
+            Self::TooOld => "TooOld",
+            Self::Backwards => "Backwards",
+            Self::TooMuch => "TooMuch",
+        }
+    }
 }

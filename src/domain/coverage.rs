@@ -31,9 +31,12 @@ pub struct Coverage {
     /// And until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
-    /// When each gate last reported.
+    /// When each gate last reported all it knew.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     gates: BTreeMap<String, Timestamp>,
+    /// When a gate that lives was last turned away: what it has seen is not known here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    turned_away: Option<Timestamp>,
     /// Times that nobody watched, newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gaps: Vec<(Timestamp, Timestamp)>,
@@ -44,7 +47,7 @@ pub struct Coverage {
 pub enum Watched {
     /// No ledger listens: use is not judged at all.
     Unasked,
-    /// A gate that may know more has not reported yet: nothing new is concluded from silence.
+    /// A gate that may know more has not reported all of it: nothing new is concluded from silence.
     Settling,
     /// No gate reports.
     Nobody,
@@ -54,25 +57,27 @@ pub enum Watched {
 
 impl Coverage {
     /// Reads what an earlier leader left. What cannot be read is as good as none.
-    pub fn load(text: &str) -> Self {
+    pub fn load(text: &str, now: Timestamp) -> Self {
         let mut coverage: Self = serde_json::from_str(text).unwrap_or_default();
         while coverage.gates.len() > MAX_GATES {
             coverage.gates.pop_first();
         }
         let surplus = coverage.gaps.len().saturating_sub(MAX_GAPS);
         coverage.gaps.drain(..surplus);
+        // The predecessor's clock may have been ahead of ours: nobody has watched the future.
+        let times = coverage.gates.values_mut().chain(&mut coverage.until).chain(&mut coverage.turned_away);
+        times.for_each(|time| *time = (*time).min(now));
         coverage
     }
 
-    /// As text for the annotation; below 8 kB.
+    /// As text for the annotation; below 16 kB, with the longest names.
     pub fn store(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// A gate reported at `now`, and has watched since `observing_since`. False: there are too many gates.
+    /// A gate reported all it knew at `now`, and has watched since `observing_since`. False: there are too many gates.
     pub fn reported(&mut self, gate: &str, observing_since: Timestamp, now: Timestamp) -> bool {
-        self.forget_dead(now);
-        if self.gates.len() >= MAX_GATES && !self.gates.contains_key(gate) {
+        if !self.has_room(gate, now) {
             return false;
         }
         self.gates.insert(gate.to_owned(), now);
@@ -94,6 +99,22 @@ impl Coverage {
         true
     }
 
+    /// A gate reported at `now` and has more to say. It is alive, and as good as silent. False: there are too many gates.
+    pub fn reported_in_part(&mut self, gate: &str, now: Timestamp) -> bool {
+        if !self.has_room(gate, now) {
+            return false;
+        }
+        let silent = now.saturating_sub(TOLERANCE + SignedDuration::from_secs(1)).unwrap_or(now);
+        let last = self.gates.entry(gate.to_owned()).or_insert(silent);
+        *last = silent.max(*last);
+        true
+    }
+
+    /// A gate that lives was turned away at `now`: as long as that goes on, silence means nothing.
+    pub fn turned_away(&mut self, now: Timestamp) {
+        self.turned_away = Some(now);
+    }
+
     /// A gate said goodbye: it has delivered all it knew.
     pub fn left(&mut self, gate: &str) {
         self.gates.remove(gate);
@@ -102,6 +123,9 @@ impl Coverage {
     /// What silence means at `now`. `listening_since`: when this leader began to listen.
     pub fn watched(&self, listening_since: Timestamp, now: Timestamp) -> Watched {
         let (Some(since), Some(until)) = (self.since, self.until) else { return Watched::Nobody };
+        if self.turned_away.is_some_and(|at| now.duration_since(at) <= GRACE) {
+            return Watched::Settling;
+        }
         let silent = |last: &Timestamp| {
             let heard = *last >= listening_since && now.duration_since(*last) <= TOLERANCE;
             !heard && now.duration_since(*last.max(&listening_since)) <= GRACE
@@ -127,8 +151,9 @@ impl Coverage {
         self.gates.keys().map(String::as_str)
     }
 
-    fn forget_dead(&mut self, now: Timestamp) {
+    fn has_room(&mut self, gate: &str, now: Timestamp) -> bool {
         self.gates.retain(|_, last| now.duration_since(*last) <= GRACE);
+        self.gates.len() < MAX_GATES || self.gates.contains_key(gate)
     }
 }
 
@@ -189,7 +214,7 @@ mod tests {
         let mut old = Coverage::default();
         old.reported("a", at(0), at(100));
         old.reported("b", at(0), at(100));
-        let mut new = Coverage::load(&old.store());
+        let mut new = Coverage::load(&old.store(), at(105));
         assert_eq!(new, old);
         let leads_since = at(105);
         new.reported("a", at(0), at(106));
@@ -199,8 +224,48 @@ mod tests {
     }
 
     #[test]
+    fn a_gate_that_has_more_to_say_is_alive_and_not_heard() {
+        let mut coverage = Coverage::default();
+        coverage.reported("a", at(0), at(100));
+        coverage.reported("b", at(0), at(100));
+        // Cut off for a while, then slow for long.
+        for second in [400, 700, 1_000, 1_300, 1_600] {
+            coverage.reported("a", at(0), at(second));
+            assert!(coverage.reported_in_part("b", at(second)));
+            assert_eq!(coverage.watched(at(0), at(second)), Watched::Settling);
+        }
+        coverage.reported("b", at(0), at(1_601));
+        assert_eq!(coverage.watched(at(0), at(1_602)), Watched::Since(at(0)));
+        assert!(coverage.reported_in_part("b", at(1_610)));
+        assert_eq!(coverage.watched(at(0), at(1_611)), Watched::Since(at(0)), "all was said a moment ago");
+    }
+
+    #[test]
+    fn while_a_gate_is_turned_away_silence_means_nothing() {
+        let mut coverage = Coverage::default();
+        coverage.reported("a", at(0), at(10));
+        coverage.turned_away(at(12));
+        coverage = Coverage::load(&coverage.store(), at(13));
+        for second in [13, 300, 611, 613] {
+            coverage.reported("a", at(0), at(second));
+            let expected = if second <= 612 { Watched::Settling } else { Watched::Since(at(0)) };
+            assert_eq!(coverage.watched(at(0), at(second)), expected, "{second}");
+        }
+    }
+
+    #[test]
+    fn nobody_has_watched_the_future() {
+        let mut ahead = Coverage::default();
+        ahead.reported("a", at(0), at(900));
+        ahead.turned_away(at(900));
+        let coverage = Coverage::load(&ahead.store(), at(100));
+        assert_eq!(coverage.watched(at(100), at(161)), Watched::Settling);
+        assert_eq!(coverage.watched(at(100), at(701)), Watched::Nobody);
+    }
+
+    #[test]
     fn what_cannot_be_read_counts_as_none_and_everything_is_bounded() {
-        assert_eq!(Coverage::load("{\"since\": 7"), Coverage::default());
+        assert_eq!(Coverage::load("{\"since\": 7", at(0)), Coverage::default());
         let mut coverage = Coverage::default();
         for gate in 0..MAX_GATES {
             assert!(coverage.reported(&format!("gate-{gate}"), at(0), at(1)));
@@ -210,6 +275,7 @@ mod tests {
             coverage.reported("gate-0", at(round * 1_000), at(round * 1_000));
         }
         assert_eq!(coverage.gaps().len(), MAX_GAPS);
-        assert!(coverage.store().len() < 8_192);
+        let names = MAX_GATES * crate::api::report::MAX_GATE;
+        assert!(coverage.store().len() + names < 16 * 1024);
     }
 }

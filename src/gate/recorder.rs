@@ -2,7 +2,7 @@
 //!
 //! Each thread that answers has a lane of its own. What repeats is counted there without a lock ([`super::repeats`]); the
 //! rest behind a lock that nobody else wants but the drain, which holds it for a moment at a time. A drain costs what was
-//! used, not what exists. What is counted is drained exactly once, whether or not the credential is still in the index.
+//! used since the last one, and a look at each use that has ever repeated, not what exists. What is counted is drained exactly once, whether or not the credential is still in the index.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
@@ -97,11 +97,6 @@ impl Recorder {
     /// With nothing counted.
     pub fn new(addresses: Addresses) -> Self {
         Self { lanes: ThreadLocal::new(), addresses, random: RandomState::new() }
-    }
-
-    /// How much of addresses is kept.
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
     }
 
     /// Where the use of a credential will be counted, whatever the verdict. To be asked for before it.

@@ -3,8 +3,9 @@
 //! [`core`] decides; here is the loop around it: it drains the recorder at every flush, keeps one report under way at a time,
 //! and follows the ledger from leader to leader.
 //!
-//! What is lost and when: a gate that is told to stop says everything first. One that dies hard loses what it counted since its
-//! last report, one flush; if the leader dies with it, what that leader had not persisted yet.
+//! What is lost and when: a gate that is told to stop says everything first, and stays until it is persisted if that takes no
+//! longer than its grace. One that dies hard loses what it counted since its last report, one flush; if the leader dies with
+//! it, what that leader had not persisted yet.
 
 pub mod core;
 mod set;
@@ -27,24 +28,13 @@ use self::core::{Ended, Identity, Reporter};
 use super::Gate;
 use super::locate::Ledger;
 use super::metrics::GateMetrics;
-use crate::api::report::{Receipt, Report};
+use crate::api::report::{Receipt, Refused, Report};
 use crate::domain::ports::Clock;
 
+/// How often, without a ledger, the counts of ApiTokens that are gone are dropped: no ledger will ever take them.
+const TIDY: Duration = Duration::from_secs(600);
 /// How long a report may take until its receipt is there.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Why ledgers refuse, as metrics name it.
-const REASONS: [&str; 9] = [
-    "UnknownToken",
-    "UnknownCredential",
-    "UnknownOutcome",
-    "Malformed",
-    "AbsurdCount",
-    "InTheFuture",
-    "TooOld",
-    "Backwards",
-    "TooMuch",
-];
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -145,6 +135,7 @@ pub async fn run<C: Connect>(
         known: false,
         left: false,
         trouble: None,
+        tidied: started,
     };
     task.run(ledger, connect, stop).await;
 }
@@ -165,6 +156,8 @@ struct Task<L> {
     left: bool,
     /// The category of the last error: told once, not at every attempt.
     trouble: Option<&'static str>,
+    /// When counts of ApiTokens that are gone were last dropped.
+    tidied: Instant,
 }
 
 impl<L: LedgerLink> Task<L> {
@@ -207,7 +200,8 @@ impl<L: LedgerLink> Task<L> {
                 _ = flushes.tick(), if deadline.is_none() => self.drain(),
                 () = sleep_until(due.unwrap_or(self.started)), if due.is_some() => self.send(),
             }
-            if self.left && self.under_way.is_none() && self.core.is_said() {
+            // What was said and is not persisted may still be lost with the leader: it is waited for.
+            if self.left && self.under_way.is_none() && self.core.unsettled() == 0 {
                 break;
             }
             let unheard = self.since.is_none() || (!self.known && ledger.borrow().is_none());
@@ -217,10 +211,11 @@ impl<L: LedgerLink> Task<L> {
                 return;
             }
         }
-        let (held, sums) = (self.core.held(), self.core.sums());
+        let (held, settled) = (self.core.held(), self.core.sums().settled);
         match self.left && self.core.is_said() {
-            true => info!(settled = sums.settled, "everything counted was reported"),
-            false => warn!(held, settled = sums.settled, "stopped before everything counted was reported"),
+            true if held == 0 => info!(settled, "everything counted is persisted"),
+            true => info!(settled, held, "everything counted was reported, and the leader persists the rest"),
+            false => warn!(settled, held, "stopped before everything counted was reported"),
         }
     }
 
@@ -232,9 +227,13 @@ impl<L: LedgerLink> Task<L> {
         if self.since.is_none() && self.setup.gate.is_open() {
             self.since = Some(self.setup.clock.now().as_second());
         }
-        let now = self.now();
         for drained in self.setup.gate.recorder().drain() {
-            self.core.count(now, drained);
+            self.core.count(drained);
+        }
+        if self.link.is_none() && self.tidied.elapsed() >= TIDY {
+            self.tidied = Instant::now();
+            let index = self.setup.gate.index();
+            self.core.forget(|uid| index.knows(uid));
         }
         self.show();
     }
@@ -253,7 +252,7 @@ impl<L: LedgerLink> Task<L> {
         let (Some(link), Some(since)) = (&self.link, self.since) else { return };
         let link = Arc::clone(link);
         let report = self.core.report(self.now(), since);
-        debug!(sealed = report.sealed.len(), touched = report.touched.len(), "reporting");
+        debug!(sealed = report.sealed.len(), open = report.open.len(), "reporting");
         self.under_way = Some(Box::pin(async move {
             let leaving = report.leaving;
             let answer = timeout(REPORT_TIMEOUT, link.report(report)).await;
@@ -272,7 +271,8 @@ impl<L: LedgerLink> Task<L> {
                 }
                 let Ended { settled, refused } = self.core.receipt(&receipt);
                 for reason in &refused {
-                    let known = REASONS.into_iter().find(|known| known == reason);
+                    // A newer ledger may know more of them; labels are bounded.
+                    let known = Refused::ALL.map(Refused::as_str).into_iter().find(|known| known == reason);
                     self.setup.metrics.refused.inc([known.unwrap_or("Other")]);
                 }
                 if settled > 0 || !refused.is_empty() {

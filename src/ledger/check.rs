@@ -11,8 +11,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::Outcome;
 use crate::api::report::{
-    CallerUse, CredentialUse, MAX_CALLERS, MAX_ENTRIES, MAX_GATE, MAX_PRINCIPAL, MAX_SCOPE, MAX_SCOPES,
-    MAX_USER_AGENT, Report, Sealed,
+    CallerUse, CredentialUse, MAX_CALLERS, MAX_COUNT, MAX_ENTRIES, MAX_GATE, MAX_PRINCIPAL, MAX_SCOPE,
+    MAX_SCOPES, MAX_USER_AGENT, Refused, Report, Sealed,
 };
 use crate::domain::directory::{Claimant, Directory};
 use crate::domain::token::CredentialId;
@@ -20,8 +20,6 @@ use crate::domain::token::CredentialId;
 #[cfg(test)]
 mod tests;
 
-/// More than this of anything in one sealed set is no count.
-pub const MAX_COUNT: u64 = 1_000_000_000;
 /// Most bytes of an address.
 const MAX_ADDRESS: usize = 64;
 /// Most bytes of a uid.
@@ -32,60 +30,6 @@ pub const TOLERANCE: i64 = 300;
 const HOPELESS: i64 = 86_400;
 /// A use that is older than this is not counted any more.
 const OLDEST: i64 = 31 * 86_400;
-
-/// Why something in a report is not counted. Also the `reason` of the metric and of
-/// [`Settled::refused`](crate::api::report::Settled::refused).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Refused {
-    /// No ApiToken has this uid.
-    UnknownToken,
-    /// The ApiToken has no credential of this id, living or ended.
-    UnknownCredential,
-    /// An outcome that this version does not know; the rest of the set counts.
-    UnknownOutcome,
-    /// It contradicts itself or the protocol.
-    Malformed,
-    /// Counts that cannot be.
-    AbsurdCount,
-    /// It happened later than now. Counted once its time has come, unless that is a day away.
-    InTheFuture,
-    /// It happened before the ApiToken existed, or more than 31 days ago.
-    TooOld,
-    /// A lower sequence than one that the same process sealed before.
-    Backwards,
-    /// More sealed sets of one token than a sound gate has; it sends the rest again.
-    TooMuch,
-}
-
-impl Refused {
-    /// Every reason, for metrics that start at zero.
-    pub const ALL: [Self; 9] = [
-        Self::UnknownToken,
-        Self::UnknownCredential,
-        Self::UnknownOutcome,
-        Self::Malformed,
-        Self::AbsurdCount,
-        Self::InTheFuture,
-        Self::TooOld,
-        Self::Backwards,
-        Self::TooMuch,
-    ];
-
-    /// A bounded word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownToken => "UnknownToken",
-            Self::UnknownCredential => "UnknownCredential",
-            Self::UnknownOutcome => "UnknownOutcome",
-            Self::Malformed => "Malformed",
-            Self::AbsurdCount => "AbsurdCount",
-            Self::InTheFuture => "InTheFuture",
-            Self::TooOld => "TooOld",
-            Self::Backwards => "Backwards",
-            Self::TooMuch => "TooMuch",
-        }
-    }
-}
 
 /// Why a whole report is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,14 +79,12 @@ pub struct Checked {
     pub observing_since: Timestamp,
     /// It says goodbye.
     pub leaving: bool,
+    /// It has more to say.
+    pub more: bool,
     /// Sealed sets, in order of sequence.
     pub sealed: Vec<Judged>,
-    /// Later uses of credentials that are known.
-    pub touched: Vec<Touch>,
     /// Open sets: they count if the gate dies.
     pub open: Vec<Judged>,
-    /// Later uses that were not understood.
-    pub untouched: Vec<Refused>,
 }
 
 /// What is to become of a sealed set.
@@ -153,10 +95,30 @@ pub enum Judged {
     /// Refused for good.
     Never(String, u64, Refused),
     /// Not taken this time.
-    NotYet(Refused),
+    NotYet(String, u64, Refused),
     /// This process has not heard of the token, or of one of its credentials. Its watch may lag behind the gate's, so that is
     /// said for good only after a while; of the set, what is left then is counted.
     Unknown(String, u64, Refused, Option<Set>),
+}
+
+impl Judged {
+    /// uid of the ApiToken that it says it is about.
+    pub fn token(&self) -> &str {
+        match self {
+            Self::Good(set) => &set.claimant.uid,
+            Self::Never(token, ..) | Self::NotYet(token, ..) | Self::Unknown(token, ..) => token,
+        }
+    }
+
+    /// Its number.
+    pub fn sequence(&self) -> u64 {
+        match self {
+            Self::Good(set) => set.sealed.sequence,
+            Self::Never(_, sequence, ..) | Self::NotYet(_, sequence, _) | Self::Unknown(_, sequence, ..) => {
+                *sequence
+            }
+        }
+    }
 }
 
 /// A sealed set that may be counted.
@@ -185,25 +147,13 @@ pub struct Use {
     pub shown: bool,
 }
 
-/// A credential was accepted after its last sealed set.
-#[derive(Debug, Clone)]
-pub struct Touch {
-    /// Whose it is.
-    pub claimant: Claimant,
-    /// What was used.
-    pub used: Use,
-    /// When the token was last used as far as its status says so.
-    pub shown: Option<Timestamp>,
-}
-
 /// Judges a report at `now` by the ApiTokens that there are.
 pub fn check(report: Report, world: &Directory, now: Timestamp) -> Result<Checked, Refusal> {
     let now_s = now.as_second();
     if report.gate.is_empty() || report.gate.len() > MAX_GATE || report.gate.chars().any(char::is_control) {
         return Err(Refusal::Malformed("the gate's name"));
     }
-    if [report.sealed.len(), report.touched.len(), report.open.len()].iter().any(|count| *count > MAX_ENTRIES)
-    {
+    if report.sealed.len().max(report.open.len()) > MAX_ENTRIES {
         return Err(Refusal::Malformed("too many entries"));
     }
     let epoch = i64::try_from(report.epoch).ok().filter(|epoch| *epoch > 0);
@@ -221,23 +171,15 @@ pub fn check(report: Report, world: &Directory, now: Timestamp) -> Result<Checke
     sealed.sort_by_key(|set| set.sequence);
     let sealed = sealed.into_iter().map(|set| judge.set(set)).collect();
     let open = report.open.into_iter().map(|set| judge.set(set)).collect();
-    let (mut touched, mut untouched) = (Vec::new(), Vec::new());
-    for entry in report.touched {
-        match judge.touch(&entry.token, entry.credential, entry.last_used) {
-            Ok(touch) => touched.push(touch),
-            Err(refused) => untouched.push(refused),
-        }
-    }
     Ok(Checked {
         gate: report.gate.into(),
         epoch,
         sequence: report.sequence,
         observing_since,
         leaving: report.leaving,
+        more: report.more,
         sealed,
-        touched,
         open,
-        untouched,
     })
 }
 
@@ -258,7 +200,7 @@ impl Judge<'_> {
         match self.judge(&mut set, claimant) {
             Ok(()) => {}
             Err(Refused::InTheFuture) if !self.is_hopeless(&set) => {
-                return Judged::NotYet(Refused::InTheFuture);
+                return Judged::NotYet(token, sequence, Refused::InTheFuture);
             }
             Err(refused) => return Judged::Never(token, sequence, refused),
         }
@@ -325,10 +267,15 @@ impl Judge<'_> {
         }
         if accepted {
             (used.first_used, used.last_used) = self.times(used.first_used, used.last_used, claimant)?;
+            if used.last_used < self.now - OLDEST {
+                return Err(Refused::TooOld);
+            }
         } else if used.first_used != 0 || used.last_used != 0 || !used.callers.is_empty() {
             return Err(Refused::Malformed);
         }
         used.callers.iter_mut().try_for_each(|caller| self.caller(caller, claimant))?;
+        // One that did not come again for so long does not spoil the others.
+        used.callers.retain(|caller| caller.last_seen >= self.now - OLDEST);
         Ok(sum)
     }
 
@@ -348,15 +295,13 @@ impl Judge<'_> {
     }
 
     /// Judges a span of time. What lies a little ahead counts as now: a later leader's clock must not find it in the future.
+    /// What lies before the ApiToken was there, by a gate's clock that is behind, counts as its first moment.
     fn times(&self, first: i64, last: i64, claimant: &Claimant) -> Result<(i64, i64), Refused> {
         if first <= 0 || last < first {
             return Err(Refused::Malformed);
         }
         if last > self.now + TOLERANCE {
             return Err(Refused::InTheFuture);
-        }
-        if last < claimant.created - TOLERANCE || last < self.now - OLDEST {
-            return Err(Refused::TooOld);
         }
         Ok((first.max(claimant.created).min(self.now), last.max(claimant.created).min(self.now)))
     }
@@ -378,17 +323,6 @@ impl Judge<'_> {
             unknown += all - used.outcomes.len();
         }
         unknown
-    }
-
-    fn touch(&self, token: &str, credential: String, last_used: i64) -> Result<Touch, Refused> {
-        let (claimant, ids) = self.world.token(token).ok_or(Refused::UnknownToken)?;
-        let id = CredentialId::parse(&credential).ok_or(Refused::Malformed)?;
-        if !ids.contains(&id) {
-            return Err(Refused::UnknownCredential);
-        }
-        let (_, last) = self.times(last_used, last_used, claimant)?;
-        let used = self.used(&credential, last).ok_or(Refused::Malformed)?;
-        Ok(Touch { claimant: claimant.clone(), used, shown: self.shown(ids) })
     }
 
     fn used(&self, credential: &str, last: i64) -> Option<Use> {

@@ -20,7 +20,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,20 +28,23 @@ use k8s_openapi::jiff::Timestamp;
 
 use self::entry::{Entry, Offer, Place};
 pub use self::entry::{Waiting, fingerprint};
-use super::check::{Checked, Judged, Refusal, Refused, Set, Touch};
+use super::check::{Checked, Judged, Refusal, Set};
 use super::pace::{Budget, Pace};
-use crate::api::report::{Receipt, Settled};
+use crate::api::report::{Receipt, Refused, Settled};
 use crate::domain::coverage::{Coverage, GRACE, Watched};
 use crate::domain::directory::{Claimant, Directory};
 use crate::domain::lease::Moment;
+use crate::domain::token::CredentialId;
 use crate::domain::usage::Persisted;
 
 /// Tokens that are persisted at the same time.
 pub const IN_FLIGHT: usize = 8;
 /// How long a token or credential that this process does not know is waited for: its watch may lag behind the gate's.
 pub const UNKNOWN_FOR: Duration = Duration::from_secs(60);
-/// Unknown ones that are remembered; beyond that they are not refused for good.
-const MAX_UNKNOWN: usize = 4_096;
+/// How long a set that was not taken is remembered: longer than a gate waits before it sends it again.
+const REMEMBER: Duration = Duration::from_secs(2_000);
+/// Sets that were not taken and are remembered; of others it is not known for how long they have waited.
+const MAX_PASSED_OVER: usize = 4_096;
 /// Receipts that wait for one gate; beyond that it learns of them by sending the set again.
 const MAX_RECEIPTS: usize = 20_000;
 /// Receipts in one answer, besides those of the sets that were sent.
@@ -84,6 +87,8 @@ pub enum Outcome {
         summary: Persisted,
         /// The callers in it, as [`fingerprint`]s.
         callers: HashSet<u64>,
+        /// Sets that are not in it: of a process that came before another one of the same name.
+        outdated: Vec<Waiting>,
     },
     /// There is no such ApiToken any more.
     Gone,
@@ -101,6 +106,19 @@ pub struct Answer {
     pub receipt: Receipt,
     /// For the metrics.
     pub refused: Vec<Refused>,
+}
+
+/// A sealed set: gate, uid of the token, number.
+type Key = (Arc<str>, String, u64);
+
+/// What became of a sealed set in a report.
+enum Taken {
+    /// It waits to be persisted.
+    Waits,
+    /// It came to its end.
+    Settled(Settled),
+    /// It is not taken this time; the gate sends it again.
+    Not,
 }
 
 #[derive(Debug, Default)]
@@ -145,8 +163,8 @@ pub struct Desk {
     announced: Option<Watched>,
     /// Jobs since the last look.
     jobs: u32,
-    /// When a set of something unknown was first and last seen.
-    unknown: HashMap<(Arc<str>, String, u64), (Duration, Duration)>,
+    /// Sets that were not taken: when they were first and last seen.
+    passed_over: BTreeMap<Key, (Duration, Duration)>,
     stretch: f64,
     brake: Option<(Duration, Duration)>,
     swept: Duration,
@@ -168,7 +186,7 @@ impl Desk {
             looks: BTreeSet::new(),
             announced: None,
             jobs: 0,
-            unknown: HashMap::new(),
+            passed_over: BTreeMap::new(),
             stretch: 1.0,
             brake: None,
             swept: now.mono,
@@ -179,13 +197,24 @@ impl Desk {
     pub fn report(&mut self, report: Checked, now: Moment) -> Result<Answer, Refusal> {
         let known = self.gates.get(&report.gate).map(|gate| (gate.epoch, gate.sequence));
         if known.is_some_and(|known| (report.epoch, report.sequence) < known) {
+            if known.is_some_and(|(epoch, _)| report.epoch < epoch) {
+                // Two that live may share the name. A late report of the same process says nothing that is not known.
+                self.turned_away(now.wall);
+            }
             return Err(Refusal::Outdated);
         }
-        if !self.coverage.reported(&report.gate, report.observing_since, now.wall) {
+        let room = match report.more {
+            true => self.coverage.reported_in_part(&report.gate, now.wall),
+            false => self.coverage.reported(&report.gate, report.observing_since, now.wall),
+        };
+        if !room {
+            self.turned_away(now.wall);
             return Err(Refusal::TooManyGates);
         }
         if known.is_some_and(|(epoch, _)| epoch < report.epoch) {
             self.adopt(&report.gate, report.epoch, now.mono);
+            // Nobody sends them again.
+            self.passed_over.retain(|(gate, ..), _| *gate != report.gate);
         }
         let gate = self.gates.entry(report.gate.clone()).or_default();
         gate.heard = now.mono;
@@ -198,19 +227,22 @@ impl Desk {
         let queued = gate.receipts.len().min(RECEIPTS);
         let mut answer = Answer::default();
         answer.receipt.settled = gate.receipts.drain(..queued).collect();
-        answer.refused.extend(report.untouched);
         for judged in report.sealed {
-            let settled = self.judged(&report.gate, report.epoch, judged, &mut answer.refused, now);
-            answer.receipt.settled.extend(settled);
+            let key = (report.gate.clone(), judged.token().to_owned(), judged.sequence());
+            match self.judged(&key, report.epoch, judged, &mut answer.refused, now) {
+                Taken::Waits => drop(self.passed_over.remove(&key)),
+                Taken::Settled(settled) => {
+                    self.passed_over.remove(&key);
+                    answer.receipt.settled.push(settled);
+                }
+                Taken::Not => self.pass_over(key, now.mono),
+            }
         }
         for judged in report.open {
             // One that cannot be counted is said so once it is sealed.
             if let Judged::Good(set) = judged {
-                self.hold(&report.gate, report.epoch, set, now.mono);
+                self.hold(&report.gate, report.epoch, set, now);
             }
-        }
-        for touch in report.touched {
-            self.touched(touch, now);
         }
         if report.leaving {
             self.coverage.left(&report.gate);
@@ -221,61 +253,64 @@ impl Desk {
         Ok(answer)
     }
 
-    /// Takes in one sealed set; returns what is settled at once.
+    /// A gate that lives was turned away, whatever it had to say.
+    pub fn turned_away(&mut self, now: Timestamp) {
+        self.coverage.turned_away(now);
+    }
+
+    /// Takes in one sealed set.
     fn judged(
         &mut self,
-        gate: &Arc<str>,
+        key: &Key,
         epoch: i64,
         judged: Judged,
         refused: &mut Vec<Refused>,
         now: Moment,
-    ) -> Option<Settled> {
-        let refuse = |token: String, sequence: u64, why: Refused| Settled {
-            token,
-            sequence,
-            refused: why.as_str().to_owned(),
+    ) -> Taken {
+        let (gate, token, sequence) = key;
+        // What is counted in is known by the highest number: a set must not overtake one that is not taken yet.
+        let first = (gate.clone(), token.clone(), 0);
+        if self.passed_over.range(first..key.clone()).next().is_some() {
+            return Taken::Not;
+        }
+        let settled = |why: Refused| {
+            Taken::Settled(Settled {
+                token: token.clone(),
+                sequence: *sequence,
+                refused: why.as_str().to_owned(),
+            })
         };
         match judged {
-            Judged::Good(set) => self.take(gate, epoch, set, refused, now).1,
-            Judged::NotYet(why) => {
+            Judged::Good(set) => self.take(gate, epoch, set, refused, now),
+            Judged::NotYet(.., why) => {
                 refused.push(why);
-                None
+                Taken::Not
             }
-            Judged::Never(token, sequence, why) => {
+            Judged::Never(.., why) => {
                 refused.push(why);
-                Some(refuse(token, sequence, why))
+                settled(why)
             }
-            Judged::Unknown(token, sequence, why, rest) => {
-                if !self.is_unknown(gate, &token, sequence, now.mono) {
-                    return None;
+            Judged::Unknown(.., why, rest) => {
+                let since = self.passed_over.get(key).map_or(now.mono, |(first, _)| *first);
+                if now.mono.saturating_sub(since) < UNKNOWN_FOR {
+                    return Taken::Not;
                 }
-                let rest = rest.map(|set| (self.take(gate, epoch, set, refused, now), why));
+                refused.push(why);
                 match rest {
-                    Some(((Offer::Taken, settled), why)) => {
-                        refused.push(why);
-                        settled
-                    }
-                    Some(((_, settled), _)) => settled,
-                    None => {
-                        refused.push(why);
-                        Some(refuse(token, sequence, why))
-                    }
+                    Some(set) => self.take(gate, epoch, set, refused, now),
+                    None => settled(why),
                 }
             }
         }
     }
 
-    /// Whether this has been unknown for long enough.
-    fn is_unknown(&mut self, gate: &Arc<str>, token: &str, sequence: u64, now: Duration) -> bool {
-        let key = (gate.clone(), token.to_owned(), sequence);
-        if let Some((first, last)) = self.unknown.get_mut(&key) {
+    /// Remembers a set that is not taken this time.
+    fn pass_over(&mut self, key: Key, now: Duration) {
+        if let Some((_, last)) = self.passed_over.get_mut(&key) {
             *last = now;
-            return now.saturating_sub(*first) >= UNKNOWN_FOR;
+        } else if self.passed_over.len() < MAX_PASSED_OVER {
+            self.passed_over.insert(key, (now, now));
         }
-        if self.unknown.len() < MAX_UNKNOWN {
-            self.unknown.insert(key, (now, now));
-        }
-        false
     }
 
     fn take(
@@ -285,27 +320,28 @@ impl Desk {
         set: Set,
         refused: &mut Vec<Refused>,
         now: Moment,
-    ) -> (Offer, Option<Settled>) {
+    ) -> Taken {
         let uid: Arc<str> = set.claimant.uid.as_str().into();
         let entry =
             self.tokens.entry(uid.clone()).or_insert_with(|| Entry::new(set.claimant.clone(), now.mono));
-        let settled = |why: &str| Settled {
-            token: set.claimant.uid.clone(),
-            sequence: set.sealed.sequence,
-            refused: why.to_owned(),
+        let settled = |why: &str| {
+            Taken::Settled(Settled {
+                token: set.claimant.uid.clone(),
+                sequence: set.sealed.sequence,
+                refused: why.to_owned(),
+            })
         };
-        let offer = entry.offer(gate, epoch, &set.sealed, now.mono);
-        match offer {
+        match entry.offer(gate, epoch, &set.sealed, now.mono) {
             Offer::Taken => {}
-            Offer::Known => return (offer, None),
-            Offer::Settled => return (offer, Some(settled(""))),
+            Offer::Known => return Taken::Waits,
+            Offer::Settled => return settled(""),
             Offer::Backwards => {
                 refused.push(Refused::Backwards);
-                return (offer, Some(settled(Refused::Backwards.as_str())));
+                return settled(Refused::Backwards.as_str());
             }
             Offer::TooMany => {
                 refused.push(Refused::TooMuch);
-                return (offer, None);
+                return Taken::Not;
             }
         }
         refused.extend(std::iter::repeat_n(Refused::UnknownOutcome, set.unknown_outcomes));
@@ -314,14 +350,21 @@ impl Desk {
             entry.urgent.get_or_insert(now.mono);
         }
         self.queue(&uid, now.mono);
-        (Offer::Taken, None)
+        Taken::Waits
     }
 
-    /// Keeps the copy of an open set.
-    fn hold(&mut self, gate: &Arc<str>, epoch: i64, set: Set, now: Duration) {
+    /// Keeps the copy of an open set, and believes when credentials were used.
+    fn hold(&mut self, gate: &Arc<str>, epoch: i64, set: Set, now: Moment) {
         let uid: Arc<str> = set.claimant.uid.as_str().into();
-        let entry = self.tokens.entry(uid).or_insert_with(|| Entry::new(set.claimant.clone(), now));
-        entry.hold(Waiting { gate: gate.clone(), epoch, sealed: set.sealed, since: now });
+        let entry =
+            self.tokens.entry(uid.clone()).or_insert_with(|| Entry::new(set.claimant.clone(), now.mono));
+        let soon = entry.note(&set.used, set.shown, &self.pace, (now.mono, now.wall));
+        entry.hold(Waiting { gate: gate.clone(), epoch, sealed: set.sealed, since: now.mono });
+        // It is sealed as soon as what waits is settled.
+        if soon && !entry.sets.is_empty() {
+            entry.urgent.get_or_insert(now.mono);
+            self.queue(&uid, now.mono);
+        }
     }
 
     /// The process of a gate that ran before this epoch is gone: what it left open counts.
@@ -334,18 +377,6 @@ impl Desk {
                 entry.adopt(gate, now);
             }
             self.queue(&uid, now);
-        }
-    }
-
-    fn touched(&mut self, touch: Touch, now: Moment) {
-        let uid: Arc<str> = touch.claimant.uid.as_str().into();
-        let entry =
-            self.tokens.entry(uid.clone()).or_insert_with(|| Entry::new(touch.claimant.clone(), now.mono));
-        let soon = entry.note(&[touch.used], touch.shown, &self.pace, (now.mono, now.wall));
-        // Its counts are sealed as soon as those that wait are settled.
-        if soon && !entry.sets.is_empty() {
-            entry.urgent.get_or_insert(now.mono);
-            self.queue(&uid, now.mono);
         }
     }
 
@@ -363,7 +394,7 @@ impl Desk {
     }
 
     fn sweep(&mut self, world: &Directory, now: Moment) {
-        self.unknown.retain(|_, (_, last)| now.mono.saturating_sub(*last) < UNKNOWN_FOR * 2);
+        self.passed_over.retain(|_, (_, last)| now.mono.saturating_sub(*last) < REMEMBER);
         let silent = |gate: &Gate| now.mono.saturating_sub(gate.heard) > GRACE.unsigned_abs();
         let dead: Vec<_> =
             self.gates.iter().filter(|(_, gate)| silent(gate)).map(|(name, _)| name.clone()).collect();
@@ -376,16 +407,21 @@ impl Desk {
         });
         let long = (self.pace.interval * 2).max(GRACE.unsigned_abs());
         self.tokens.retain(|uid, entry| {
+            // Copies of a gate that left without having sealed them are nobody's any more.
+            entry.open.retain(|copy| self.gates.contains_key(&copy.gate));
             entry.forget_gates(|gate| there.contains(gate));
-            if entry.place != Place::Idle || !entry.sets.is_empty() || !entry.open.is_empty() {
+            if entry.place != Place::Idle || !entry.sets.is_empty() {
                 return true;
             }
-            if world.token(uid).is_none() {
-                return false;
+            let Some((_, ids)) = world.token(uid) else { return false };
+            if !entry.open.is_empty() {
+                return true;
             }
+            entry.live.retain(|id, _| CredentialId::parse(id).is_some_and(|id| ids.contains(&id)));
             let shown = entry.live.iter().all(|(id, at)| {
-                let id = crate::domain::token::CredentialId::parse(id);
-                id.and_then(|id| world.shown(id)).is_some_and(|shown| shown >= at.as_second())
+                CredentialId::parse(id)
+                    .and_then(|id| world.shown(id))
+                    .is_some_and(|shown| shown >= at.as_second())
             });
             !shown || now.mono.saturating_sub(entry.heard) <= long
         });

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::check::{Checked, check};
 use crate::api::Outcome;
-use crate::api::report::{CallerUse, CredentialUse, OutcomeCount, Report, Sealed, Touched};
+use crate::api::report::{CallerUse, CredentialUse, OutcomeCount, Report, Sealed};
 use crate::domain::directory::{Claimant, Directory};
 use crate::domain::lease::Moment;
 use crate::domain::token::CredentialId;
@@ -76,10 +76,10 @@ pub fn sealed(token: usize, sequence: u64, credentials: Vec<CredentialUse>) -> S
 }
 
 /// A report of a gate that started at [`BASE`].
-pub fn report(gate: &str, sequence: u64, sealed: Vec<Sealed>, touched: Vec<Touched>) -> Report {
+pub fn report(gate: &str, sequence: u64, sealed: Vec<Sealed>, open: Vec<Sealed>) -> Report {
     let epoch = u64::try_from(BASE).unwrap() * 1000;
-    let (observing_since, leaving, open) = (BASE, false, vec![]);
-    Report { gate: gate.to_owned(), epoch, sequence, observing_since, leaving, sealed, touched, open }
+    let (gate, observing_since) = (gate.to_owned(), BASE);
+    Report { gate, epoch, sequence, observing_since, leaving: false, sealed, open, more: false }
 }
 
 /// The same, judged.

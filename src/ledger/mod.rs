@@ -235,7 +235,8 @@ impl Hall {
 
     fn open(&self, term: u64, found: &str) {
         tracing::info!(term, "the ledger is open");
-        *self.desk.lock() = Some((term, Desk::new(self.pace, Coverage::load(found), self.now())));
+        let now = self.now();
+        *self.desk.lock() = Some((term, Desk::new(self.pace, Coverage::load(found, now.wall), now)));
     }
 
     fn close(&self) {
@@ -264,11 +265,16 @@ impl Hall {
             return Err(Refusal::NotLeading);
         }
         let now = self.now();
-        let checked = check::check(report, &self.world.read(), now.wall)?;
-        let gate = checked.gate.clone();
+        let checked = check::check(report, &self.world.read(), now.wall);
         let mut desk = self.desk.lock();
         let (_, desk) = desk.as_mut().ok_or(Refusal::NotLeading)?;
+        let checked = checked.inspect_err(|_| desk.turned_away(now.wall))?;
+        let gate = checked.gate.clone();
+        let gap = desk.coverage().gaps().last().copied();
         let answer = desk.report(checked, now)?;
+        if let Some((from, to)) = desk.coverage().gaps().last().filter(|last| gap.as_ref() != Some(last)) {
+            tracing::warn!(%from, %to, "nobody watched the use of tokens then: idleness is judged from its end on");
+        }
         for refused in &answer.refused {
             self.metrics.refused.inc([refused.as_str()]);
         }

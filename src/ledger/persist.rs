@@ -11,11 +11,11 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::{Client, Resource as _};
 
-use super::desk::{Job, Outcome, fingerprint};
+use super::desk::{Job, Outcome, Waiting, fingerprint};
 use super::metrics::Metrics;
 use crate::api::{ApiToken, TokenUsage, TokenUsageSpec, TokenUsageStatus, keys};
 use crate::domain::directory::Claimant;
-use crate::domain::usage::{Persisted, merge, touch};
+use crate::domain::usage::{Merged, Persisted, merge, touch};
 use crate::platform::leadership::{Fence, NotLeading};
 
 /// Attempts for one job; after that it waits for its next turn.
@@ -103,12 +103,12 @@ impl Persister {
         let mut writes = 0;
         let (namespace, name) = (&job.claimant.namespace, &job.claimant.name);
         let outcome = match self.attempt(job, exists, now, &mut writes).await {
-            Ok(Some(status)) => {
+            Ok(Some((status, outdated))) => {
                 let callers = status.callers.iter();
                 let callers = callers.map(|caller| {
                     fingerprint(&caller.credential, &caller.address, &caller.principal, &caller.user_agent)
                 });
-                Outcome::Written { callers: callers.collect(), summary: Persisted::of(&status) }
+                Outcome::Written { callers: callers.collect(), summary: Persisted::of(&status), outdated }
             }
             Ok(None) => Outcome::Gone,
             Err(error) if error.is_gone() => Outcome::Gone,
@@ -131,14 +131,14 @@ impl Persister {
         (outcome, writes)
     }
 
-    /// `None`: the ApiToken is gone.
+    /// What stands in the TokenUsage now, and the sets that are not in it. `None`: the ApiToken is gone.
     async fn attempt(
         &self,
         job: &Job,
         exists: impl Fn() -> bool,
         now: impl Fn() -> Timestamp,
         writes: &mut u32,
-    ) -> Result<Option<TokenUsageStatus>, Error> {
+    ) -> Result<Option<(TokenUsageStatus, Vec<Waiting>)>, Error> {
         let api = Api::<TokenUsage>::namespaced(self.client.clone(), &job.claimant.namespace);
         let name = job.claimant.name.as_str();
         let params =
@@ -171,13 +171,17 @@ impl Persister {
             };
             let before = usage.status.clone().unwrap_or_default();
             let mut after = before.clone();
+            let mut outdated = Vec::new();
             for set in &job.sets {
-                merge(&mut after, &set.gate, set.epoch, &set.sealed, now());
+                match merge(&mut after, &set.gate, set.epoch, &set.sealed, now()) {
+                    Merged::Counted | Merged::Known => {}
+                    Merged::Outdated => outdated.push(set.clone()),
+                }
             }
             job.live.iter().for_each(|(credential, at)| touch(&mut after, credential, *at));
             if after == before {
                 // Counted in before: the receipt got lost, or another leader did it.
-                return Ok(Some(after));
+                return Ok(Some((after, outdated)));
             }
             let object = TokenUsage {
                 metadata: ObjectMeta {
@@ -192,7 +196,7 @@ impl Persister {
             };
             let call = api.replace_status(name, &params, &object);
             if let Some(usage) = self.written("status", call, writes).await? {
-                return Ok(Some(usage.status.unwrap_or_default()));
+                return Ok(Some((usage.status.unwrap_or_default(), outdated)));
             }
         }
         Err(Error::Contended)

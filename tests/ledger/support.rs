@@ -183,8 +183,8 @@ impl Gate {
             observing_since: self.started.as_second(),
             leaving: false,
             sealed,
-            touched: Vec::new(),
             open: Vec::new(),
+            more: false,
         }
     }
 

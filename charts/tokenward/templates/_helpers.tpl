@@ -189,9 +189,9 @@ a cluster may have several releases of one name; objects of the cluster need the
 {{- if ne (len ($ports | uniq)) 3 }}
 {{- fail (printf "gate.httpPort (%d), gate.grpcPort (%d) and gate.adminPort (%d) must differ" (int .httpPort) (int .grpcPort) (int .adminPort)) }}
 {{- end }}
-{{- $stop := add (include "tokenward.seconds" .shutdownGrace | int) (int .drainDelaySeconds) }}
+{{- $stop := add (include "tokenward.seconds" .shutdownGrace | int | mul 2) (int .drainDelaySeconds) }}
 {{- if le (int64 .terminationGracePeriodSeconds) $stop }}
-{{- fail (printf "gate.terminationGracePeriodSeconds (%d) must be longer than drainDelaySeconds and shutdownGrace together (%d s): otherwise the kubelet kills the process in the middle of it" (int .terminationGracePeriodSeconds) $stop) }}
+{{- fail (printf "gate.terminationGracePeriodSeconds (%d) must be longer than drainDelaySeconds and twice shutdownGrace together (%d s), once for requests and once for the last reports: otherwise the kubelet kills the process in the middle of it" (int .terminationGracePeriodSeconds) $stop) }}
 {{- end }}
 {{- with .denyWhenStaleFor }}
 {{- if lt (include "tokenward.seconds" . | int) 90 }}

@@ -24,6 +24,9 @@ pub enum Merged {
     Counted,
     /// It was counted in before.
     Known,
+    /// It is of a process that ran under this name before the one that is counted in already, or whose clock was behind. Whether
+    /// it was counted in is not known any more, so it is not.
+    Outdated,
 }
 
 const HOUR: i64 = 3_600;
@@ -38,6 +41,7 @@ pub fn merge(
 ) -> Merged {
     let sequence = i64::try_from(sealed.sequence).unwrap_or(i64::MAX);
     match status.sources.iter_mut().find(|source| source.gate == gate) {
+        Some(source) if source.epoch > epoch => return Merged::Outdated,
         Some(source) if (source.epoch, source.sequence) >= (epoch, sequence) => return Merged::Known,
         Some(source) => {
             (source.epoch, source.sequence, source.reported_at) = (epoch, sequence, Some(Time(now)));

@@ -14,15 +14,13 @@ use prost::Message as _;
 
 use super::set::Set;
 use super::waiting::Waiting;
-use crate::api::report::{CredentialUse, MAX_ENTRIES, Receipt, Report, Sealed, Touched};
+use crate::api::report::{CredentialUse, MAX_ENTRIES, Receipt, Report, Sealed};
 use crate::gate::recorder::Drained;
 
 /// Most bytes of the entries of one report: well below what gRPC servers take.
 pub const MAX_BYTES: usize = 1 << 20;
 /// With nothing to say, a sign of life is due after this.
 pub const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
-/// Later uses of a credential whose use is known travel ahead at this pace.
-pub const TOUCH_EVERY: Duration = Duration::from_secs(10);
 /// The first pause after a failure; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause between attempts.
@@ -34,7 +32,7 @@ const FIRST_AGAIN: Duration = Duration::from_secs(20);
 const LAST_AGAIN: Duration = Duration::from_secs(900);
 
 /// Sealed sets of one token that wait; with more, what is open has to wait for a receipt.
-const MAX_SEALED: usize = 4;
+pub const MAX_SEALED: usize = 4;
 
 /// Who reports.
 #[derive(Clone, Debug)]
@@ -54,7 +52,7 @@ pub struct Sums {
     pub settled: u64,
     /// Refused by it for good.
     pub refused: u64,
-    /// Dropped for want of room: more credentials of one token than are kept.
+    /// Dropped: more credentials of one token than are kept, or of ApiTokens that are gone.
     pub forgotten: u64,
 }
 
@@ -81,8 +79,6 @@ pub struct Reporter {
     unsent: BTreeMap<u64, Arc<str>>,
     /// Sealed sets that it was sent, by when they are sent again.
     again: BTreeMap<(Duration, u64), Arc<str>>,
-    /// Tokens with later uses to tell, by when.
-    touches: BTreeSet<(Duration, Arc<str>)>,
     /// Tokens whose open set is not as this link was last sent it.
     changed: BTreeSet<Arc<str>>,
     sums: Sums,
@@ -94,6 +90,8 @@ pub struct Reporter {
     last_sent: Option<Duration>,
     /// The last report was full.
     full: bool,
+    /// Tokens with [`MAX_SEALED`] sealed sets: of what is open there the ledger has no copy.
+    crowded: usize,
 }
 
 #[derive(Debug, Default)]
@@ -102,8 +100,6 @@ struct Entry {
     sealed: Vec<Waiting>,
     /// Boxed: where a token is used once, there is none.
     open: Option<Box<Open>>,
-    /// When the ledger was last told of a use.
-    told: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -111,9 +107,14 @@ struct Open {
     set: Set,
     /// What it will be sealed with, once a copy of it was sent.
     number: Option<u64>,
-    /// Last uses that this link was told.
-    told: Vec<(String, i64)>,
-    due: Option<Duration>,
+}
+
+impl Entry {
+    /// Answers in all its sets.
+    fn held(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, |open| open.set.total());
+        self.sealed.iter().map(|waiting| waiting.answers).fold(open, u64::saturating_add)
+    }
 }
 
 impl Reporter {
@@ -127,7 +128,6 @@ impl Reporter {
             tokens: HashMap::new(),
             unsent: BTreeMap::new(),
             again: BTreeMap::new(),
-            touches: BTreeSet::new(),
             changed: BTreeSet::new(),
             sums: Sums::default(),
             linked: false,
@@ -136,11 +136,12 @@ impl Reporter {
             not_before: Duration::ZERO,
             last_sent: None,
             full: false,
+            crowded: 0,
         }
     }
 
     /// Takes in what was counted.
-    pub fn count(&mut self, now: Duration, drained: Drained) {
+    pub fn count(&mut self, drained: Drained) {
         let answers = CredentialUse::answers_of_all(&drained.credentials);
         if answers == 0 {
             return;
@@ -154,7 +155,6 @@ impl Reporter {
         if entry.sealed.is_empty() || self.leaving {
             self.seal(&uid);
         } else {
-            self.schedule_touch(now, &uid);
             self.changed.insert(uid);
         }
     }
@@ -163,9 +163,6 @@ impl Reporter {
     fn seal(&mut self, uid: &Arc<str>) {
         let Some(entry) = self.tokens.get_mut(uid) else { return };
         let Some(open) = entry.open.take().map(|open| *open) else { return };
-        if let Some(due) = open.due {
-            self.touches.remove(&(due, Arc::clone(uid)));
-        }
         self.changed.remove(uid);
         let number = open.number.unwrap_or_else(|| {
             self.seals += 1;
@@ -176,33 +173,11 @@ impl Reporter {
         // One is the rule, and a vector that grows by itself begins with four.
         entry.sealed.reserve_exact(1);
         entry.sealed.push(Waiting::new(&set));
+        self.crowded += usize::from(entry.sealed.len() == MAX_SEALED);
         entry.open = rest.map(|set| Box::new(Open { set, ..Open::default() }));
         if entry.open.is_some() {
             self.changed.insert(Arc::clone(uid));
         }
-    }
-
-    /// A use of a credential of which the ledger knows none goes into the next report; later ones have time.
-    fn schedule_touch(&mut self, now: Duration, uid: &Arc<str>) {
-        let Some(entry) = self.tokens.get_mut(uid) else { return };
-        let Some(open) = &mut entry.open else { return };
-        let known = |credential: &str| {
-            entry.sealed.iter().any(|waiting| waiting.tells_of(credential))
-                || open.told.iter().any(|(told, _)| told == credential)
-        };
-        let mut used = open.set.credentials().iter().filter(|used| used.last_used > 0).peekable();
-        if used.peek().is_none() {
-            return;
-        }
-        let first = used.any(|used| !known(&used.credential));
-        let due = if first { now } else { now.max(entry.told + TOUCH_EVERY) };
-        if open.due.is_some_and(|known| known <= due) {
-            return;
-        }
-        if let Some(known) = open.due.replace(due) {
-            self.touches.remove(&(known, Arc::clone(uid)));
-        }
-        self.touches.insert((due, Arc::clone(uid)));
     }
 
     /// There is a ledger to report to, another than before. It is told everything.
@@ -211,7 +186,7 @@ impl Reporter {
         self.failures = 0;
         // A new leader must not hear from all gates in one moment.
         self.not_before = now + FIRST_PAUSE.mul_f64(self.fraction());
-        self.start_over(now);
+        self.start_over();
     }
 
     /// There is none.
@@ -233,27 +208,20 @@ impl Reporter {
         self.not_before = now + pause.mul_f64(1.0 - self.fraction() / 4.0);
         // Also a sign of life that did not arrive is due again.
         self.last_sent = None;
-        self.start_over(now);
+        self.start_over();
     }
 
-    fn start_over(&mut self, now: Duration) {
+    fn start_over(&mut self) {
         self.unsent.clear();
         self.again.clear();
-        self.touches.clear();
         self.changed.clear();
         for (uid, entry) in &mut self.tokens {
             for waiting in &mut entry.sealed {
                 (waiting.again, waiting.sent) = (None, 0);
                 self.unsent.insert(waiting.sequence, Arc::clone(uid));
             }
-            if let Some(open) = &mut entry.open {
+            if entry.open.is_some() {
                 self.changed.insert(Arc::clone(uid));
-                open.told.clear();
-                open.due = None;
-                if open.set.credentials().iter().any(|used| used.last_used > 0) {
-                    open.due = Some(now);
-                    self.touches.insert((now, Arc::clone(uid)));
-                }
             }
         }
     }
@@ -287,12 +255,12 @@ impl Reporter {
         let news = [
             (!self.unsent.is_empty()).then_some(Duration::ZERO),
             self.again.first_key_value().map(|((due, _), _)| *due),
-            self.touches.first().map(|(due, _)| *due),
             (self.failures == 0 && !self.changed.is_empty()).then_some(Duration::ZERO),
         ];
         let pace = if self.full || self.leaving { Duration::ZERO } else { self.flush };
         let news = news.into_iter().flatten().min().map(|due| due.max(last + pace));
-        let sign_of_life = last + SIGN_OF_LIFE.max(self.flush);
+        let silence = if self.leaving { self.flush } else { SIGN_OF_LIFE.max(self.flush) };
+        let sign_of_life = last + silence;
         Some(news.unwrap_or(sign_of_life).min(sign_of_life).max(self.not_before))
     }
 
@@ -306,11 +274,8 @@ impl Reporter {
         }
         let mut room = MAX_BYTES;
         let sealed = self.next_sealed(now, &mut room);
-        let touched = self.next_touched(now, &mut room);
         let open = self.next_open(&mut room);
-        let behind = self.failures == 0 && !self.changed.is_empty();
-        self.full =
-            behind || !self.unsent.is_empty() || self.touches.first().is_some_and(|(due, _)| *due <= now);
+        self.full = !self.unsent.is_empty() || self.failures == 0 && !self.changed.is_empty();
         Report {
             gate: self.identity.gate.clone(),
             epoch: self.identity.epoch,
@@ -318,8 +283,8 @@ impl Reporter {
             observing_since,
             leaving: self.leaving,
             sealed,
-            touched,
             open,
+            more: !self.unsent.is_empty() || !self.changed.is_empty() || self.crowded > 0,
         }
     }
 
@@ -328,10 +293,8 @@ impl Reporter {
         while sealed.len() < MAX_ENTRIES {
             let Some(next) = self.unsent.first_entry() else { break };
             let (sequence, entry) = (*next.key(), self.tokens.get_mut(next.get()));
-            let waiting = entry.and_then(|entry| {
-                entry.told = now;
-                entry.sealed.iter_mut().find(|waiting| waiting.sequence == sequence)
-            });
+            let waiting =
+                entry.and_then(|entry| entry.sealed.iter_mut().find(|waiting| waiting.sequence == sequence));
             let Some(waiting) = waiting else {
                 next.remove();
                 continue;
@@ -376,35 +339,6 @@ impl Reporter {
         copies
     }
 
-    fn next_touched(&mut self, now: Duration, room: &mut usize) -> Vec<Touched> {
-        let mut touched = Vec::new();
-        while let Some((_, uid)) = self.touches.first().filter(|(due, _)| *due <= now) {
-            let uid = Arc::clone(uid);
-            let Some(entry) = self.tokens.get_mut(&uid) else { break };
-            let Some(open) = &mut entry.open else { break };
-            let used = open.set.credentials().iter().filter(|used| used.last_used > 0);
-            let told = |credential: &str| open.told.iter().find(|(told, _)| told == credential);
-            let news: Vec<_> = used
-                .filter(|used| told(&used.credential).is_none_or(|(_, at)| *at < used.last_used))
-                .map(|used| (used.credential.clone(), used.last_used))
-                .collect();
-            let bytes = news.len() * (uid.len() + 32);
-            if touched.len() + news.len() > MAX_ENTRIES || (bytes > *room && !touched.is_empty()) {
-                break;
-            }
-            *room = room.saturating_sub(bytes);
-            for (credential, last_used) in news {
-                open.told.retain(|(told, _)| *told != credential);
-                open.told.push((credential.clone(), last_used));
-                touched.push(Touched { token: uid.to_string(), credential, last_used });
-            }
-            open.due = None;
-            entry.told = now;
-            self.touches.pop_first();
-        }
-        touched
-    }
-
     /// What the ledger says to a report that arrived. Sets of other numbers than those that wait are of the past.
     pub fn receipt(&mut self, receipt: &Receipt) -> Ended {
         self.failures = 0;
@@ -415,6 +349,7 @@ impl Reporter {
             let Some(entry) = self.tokens.get_mut(&uid) else { continue };
             let at = entry.sealed.iter().position(|waiting| waiting.sequence == settled.sequence);
             let Some(at) = at else { continue };
+            self.crowded -= usize::from(entry.sealed.len() == MAX_SEALED);
             let waiting = entry.sealed.remove(at);
             self.unsent.remove(&settled.sequence);
             if let Some(again) = waiting.again {
@@ -438,6 +373,23 @@ impl Reporter {
         ended
     }
 
+    /// Drops what is counted of tokens that nobody knows any more. Not while a ledger listens: it refuses them itself.
+    pub fn forget(&mut self, known: impl Fn(&str) -> bool) {
+        let gone: Vec<_> = self.tokens.keys().filter(|uid| !known(uid)).cloned().collect();
+        for uid in gone {
+            let Some(entry) = self.tokens.remove(&uid) else { continue };
+            self.sums.forgotten = self.sums.forgotten.saturating_add(entry.held());
+            self.crowded -= usize::from(entry.sealed.len() >= MAX_SEALED);
+            for waiting in &entry.sealed {
+                self.unsent.remove(&waiting.sequence);
+                if let Some(again) = waiting.again {
+                    self.again.remove(&(again, waiting.sequence));
+                }
+            }
+            self.changed.remove(&uid);
+        }
+    }
+
     /// Whether everything that is known has been said to this ledger, and none of it failed to arrive.
     pub fn is_said(&self) -> bool {
         self.unsent.is_empty() && self.tokens.values().all(|entry| entry.open.is_none())
@@ -455,21 +407,14 @@ impl Reporter {
 
     /// Answers that are held: sealed or open.
     pub fn held(&self) -> u64 {
-        let sealed = |entry: &Entry| -> u64 {
-            entry.sealed.iter().map(|waiting| waiting.answers).fold(0, u64::saturating_add)
-        };
-        let open = |entry: &Entry| entry.open.as_ref().map_or(0, |open| open.set.total());
-        self.tokens
-            .values()
-            .fold(0, |sum, entry| sum.saturating_add(sealed(entry)).saturating_add(open(entry)))
+        self.tokens.values().map(Entry::held).fold(0, u64::saturating_add)
     }
 
     /// Between 0 and 1, by the gate's name and how often it failed: gates spread out without chance.
     fn fraction(&self) -> f64 {
-        let bytes = self.identity.gate.bytes().chain(self.failures.to_le_bytes());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
-        f64::from(u32::try_from(hash >> 40).unwrap_or(0)) / f64::from(1_u32 << 24)
+        let mut hash = crc32fast::Hasher::new();
+        hash.update(self.identity.gate.as_bytes());
+        hash.update(&self.failures.to_le_bytes());
+        f64::from(hash.finalize()) / f64::from(u32::MAX)
     }
 }

@@ -2,12 +2,12 @@
 
 use std::cmp::Reverse;
 
-use crate::api::report::{CallerUse, CredentialUse, MAX_CALLERS, MAX_SCOPES, OutcomeCount, ScopeUse, Sealed};
+use crate::api::report::{
+    CallerUse, CredentialUse, MAX_CALLERS, MAX_COUNT, MAX_SCOPES, OutcomeCount, ScopeUse, Sealed,
+};
 
 /// Most credentials in one set. A token has fewer at any time; only while the ledger is away for long do more come together.
 pub(super) const MAX_CREDENTIALS: usize = 32;
-/// Most answers in one sealed set: the ledger takes a larger number for nonsense. What is above it waits for the next.
-pub(super) const MAX_COUNT: u64 = 1_000_000_000;
 
 /// Counts that can still grow.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,12 +60,7 @@ impl Set {
         CredentialUse::answers_of_all(&self.credentials)
     }
 
-    /// By credential.
-    pub(super) fn credentials(&self) -> &[CredentialUse] {
-        &self.credentials
-    }
-
-    /// Under a number, and what did not fit under it.
+    /// Under a number, and what is above [`MAX_COUNT`] and has to wait for the next.
     pub(super) fn seal(mut self, token: &str, sequence: u64) -> (Sealed, Option<Self>) {
         let rest = if self.total() > MAX_COUNT { Some(self.split()) } else { None };
         let Self { credentials, scopes } = self;

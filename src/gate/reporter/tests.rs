@@ -4,10 +4,11 @@ mod properties;
 use std::time::Duration;
 
 use super::core::*;
-use super::set::{MAX_COUNT, MAX_CREDENTIALS};
+use super::set::MAX_CREDENTIALS;
 use crate::api::Outcome;
 use crate::api::report::{
-    CallerUse, CredentialUse, MAX_CALLERS, MAX_ENTRIES, OutcomeCount, Receipt, Report, ScopeUse, Settled,
+    CallerUse, CredentialUse, MAX_CALLERS, MAX_COUNT, MAX_ENTRIES, OutcomeCount, Receipt, Report, ScopeUse,
+    Sealed, Settled,
 };
 use crate::gate::recorder::Drained;
 
@@ -56,28 +57,31 @@ fn settled(token: &str, sequence: u64) -> Receipt {
     Receipt { settled: vec![Settled { token: token.into(), sequence, refused: String::new() }] }
 }
 
-/// What a report says, in short: sealed `token#sequence=answers`, touched `token/credential@time`.
+/// A set in short: `token#number=answers`.
+fn short(set: &Sealed) -> String {
+    let answers: u64 = set.credentials.iter().flat_map(|used| &used.outcomes).map(|o| o.count).sum();
+    format!("{}#{}={answers}", set.token, set.sequence)
+}
+
+/// The sealed sets of a report.
 fn said(report: &Report) -> Vec<String> {
-    let sealed = report.sealed.iter().map(|set| {
-        let answers: u64 = set.credentials.iter().flat_map(|used| &used.outcomes).map(|o| o.count).sum();
-        format!("{}#{}={answers}", set.token, set.sequence)
-    });
-    let touched = report
-        .touched
-        .iter()
-        .map(|touch| format!("{}/{}@{}", touch.token, touch.credential, touch.last_used));
-    sealed.chain(touched).collect()
+    report.sealed.iter().map(short).collect()
+}
+
+/// Its copies of open sets.
+fn copies(report: &Report) -> Vec<String> {
+    report.open.iter().map(short).collect()
 }
 
 #[test]
 fn a_first_use_is_sealed_at_once_and_later_ones_wait_for_the_receipt() {
     let mut reporter = reporter();
-    reporter.count(second(1), used("a", "c1", 3, 100));
+    reporter.count(used("a", "c1", 3, 100));
     let report = reporter.report(second(1), 50);
     assert_eq!(said(&report), ["a#1=3"]);
     assert_eq!((report.sequence, report.epoch, report.observing_since, &*report.gate), (1, 7, 50, "gate-a"));
-    reporter.count(second(2), used("a", "c1", 4, 101));
-    reporter.count(second(3), used("a", "c1", 5, 102));
+    reporter.count(used("a", "c1", 4, 101));
+    reporter.count(used("a", "c1", 5, 102));
     assert_eq!(reporter.due(), Some(second(2)), "a copy of what is open goes with the next flush");
     assert_eq!(reporter.receipt(&settled("a", 1)), Ended { settled: 1, refused: vec![] });
     assert_eq!(reporter.due(), Some(second(2)), "what waited is sealed now");
@@ -91,20 +95,16 @@ fn a_first_use_is_sealed_at_once_and_later_ones_wait_for_the_receipt() {
 #[test]
 fn a_credential_that_was_not_used_before_is_in_the_very_next_report() {
     let mut reporter = reporter();
-    reporter.count(second(1), used("a", "c1", 1, 100));
+    reporter.count(used("a", "c1", 1, 100));
     reporter.report(second(1), 50);
     // Refusals of another one are no use, and in no hurry.
-    reporter.count(second(2), refused("a", "c2", 1));
+    reporter.count(refused("a", "c2", 1));
     assert_eq!(reporter.due(), Some(second(2)));
-    reporter.count(second(2), used("a", "c2", 1, 102));
+    reporter.count(used("a", "c2", 1, 102));
     assert_eq!(reporter.due(), Some(second(2)));
-    assert_eq!(said(&reporter.report(second(2), 50)), ["a/c2@102"]);
-    // Later uses of both follow at their own pace.
-    reporter.count(second(3), used("a", "c2", 1, 103));
-    reporter.count(second(4), used("a", "c1", 1, 104));
-    assert_eq!(reporter.due(), Some(second(3)));
-    assert_eq!(said(&reporter.report(second(12), 50)), ["a/c2@103", "a/c1@104"]);
-    assert_eq!(reporter.due(), Some(second(21)), "the sealed set once more");
+    let copy = reporter.report(second(2), 50).open.remove(0);
+    let times: Vec<_> = copy.credentials.iter().map(|used| (&*used.credential, used.last_used)).collect();
+    assert_eq!(times, [("c2", 102)]);
 }
 
 #[test]
@@ -121,23 +121,25 @@ fn with_nothing_to_say_there_is_a_sign_of_life() {
 #[test]
 fn what_did_not_arrive_and_what_a_new_leader_does_not_know_is_sent_again() {
     let mut reporter = reporter();
-    reporter.count(second(1), used("a", "c1", 3, 100));
-    reporter.count(second(1), used("b", "c2", 1, 100));
+    reporter.count(used("a", "c1", 3, 100));
+    reporter.count(used("b", "c2", 1, 100));
     assert_eq!(said(&reporter.report(second(1), 50)), ["a#1=3", "b#2=1"]);
-    reporter.count(second(2), used("a", "c1", 4, 101));
+    reporter.count(used("a", "c1", 4, 101));
     reporter.failed(second(2));
     assert!(reporter.due().is_some_and(|due| due > second(2) && due <= second(3)));
-    assert_eq!(said(&reporter.report(second(3), 50)), ["a#1=3", "b#2=1", "a/c1@101"]);
+    assert_eq!(said(&reporter.report(second(3), 50)), ["a#1=3", "b#2=1"]);
     reporter.receipt(&settled("b", 2));
     reporter.linked(second(4));
-    assert_eq!(said(&reporter.report(second(5), 50)), ["a#1=3", "a/c1@101"]);
-    assert!(said(&reporter.report(second(6), 50)).is_empty(), "once to each");
+    let report = reporter.report(second(5), 50);
+    assert_eq!((said(&report), copies(&report)), (vec!["a#1=3".into()], vec!["a#3=4".into()]));
+    let report = reporter.report(second(6), 50);
+    assert!(said(&report).is_empty() && copies(&report).is_empty(), "once to each");
 }
 
 #[test]
 fn what_is_not_settled_is_sent_again_ever_more_rarely() {
     let mut reporter = reporter();
-    reporter.count(second(0), used("a", "c1", 1, 100));
+    reporter.count(used("a", "c1", 1, 100));
     let mut sent = Vec::new();
     for now in 0..3_000 {
         if !said(&reporter.report(second(now), 50)).is_empty() {
@@ -150,11 +152,11 @@ fn what_is_not_settled_is_sent_again_ever_more_rarely() {
 #[test]
 fn receipts_of_the_past_settle_nothing() {
     let mut reporter = reporter();
-    reporter.count(second(1), used("a", "c1", 3, 100));
+    reporter.count(used("a", "c1", 3, 100));
     reporter.report(second(1), 50);
     assert_eq!(reporter.receipt(&settled("a", 9)), Ended::default());
     assert_eq!(reporter.receipt(&settled("z", 1)), Ended::default());
-    reporter.count(second(1), used("a", "c1", 4, 100));
+    reporter.count(used("a", "c1", 4, 100));
     reporter.receipt(&settled("a", 1));
     assert_eq!(reporter.receipt(&settled("a", 1)), Ended::default(), "the open set is another");
     assert_eq!(reporter.held(), 4);
@@ -163,7 +165,7 @@ fn receipts_of_the_past_settle_nothing() {
 #[test]
 fn what_the_ledger_refuses_for_good_is_counted_and_dropped() {
     let mut reporter = reporter();
-    reporter.count(second(1), used("a", "c1", 3, 100));
+    reporter.count(used("a", "c1", 3, 100));
     reporter.report(second(1), 50);
     let refused = Settled { token: "a".into(), sequence: 1, refused: "UnknownToken".into() };
     let ended = reporter.receipt(&Receipt { settled: vec![refused] });
@@ -197,7 +199,7 @@ fn failures_make_attempts_rare_and_names_spread_them() {
 fn reports_are_bounded_and_the_rest_follows_at_once() {
     let mut reporter = reporter();
     for token in 0..MAX_ENTRIES + 5 {
-        reporter.count(second(1), used(&format!("token-{token:05}"), "c1", 1, 100));
+        reporter.count(used(&format!("token-{token:05}"), "c1", 1, 100));
     }
     assert_eq!(reporter.report(second(1), 50).sealed.len(), MAX_ENTRIES);
     assert_eq!(reporter.due(), Some(second(1)));
@@ -210,24 +212,24 @@ fn reports_are_bounded_and_the_rest_follows_at_once() {
     for token in 0..20 {
         let mut long = used(&format!("token-{token}"), "c1", 1, 100);
         long.credentials[0].callers[0].user_agent = "x".repeat(MAX_BYTES / 8);
-        reporter.count(second(1), long);
+        reporter.count(long);
     }
     let sizes: Vec<_> = (0..3).map(|_| reporter.report(second(1), 50).sealed.len()).collect();
     assert_eq!(sizes, [7, 7, 6]);
 }
 
 #[test]
-fn touches_are_bounded_too() {
+fn copies_are_bounded_too() {
     let mut reporter = reporter();
     let tokens = MAX_ENTRIES + 5;
     for token in 0..tokens {
-        reporter.count(second(1), used(&format!("token-{token:05}"), "c1", 1, 100));
+        reporter.count(used(&format!("token-{token:05}"), "c1", 1, 100));
     }
     while !reporter.report(second(1), 50).sealed.is_empty() {}
     for token in 0..tokens {
-        reporter.count(second(2), used(&format!("token-{token:05}"), "c2", 1, 102));
+        reporter.count(used(&format!("token-{token:05}"), "c2", 1, 102));
     }
-    let told: Vec<_> = (0..3).map(|_| reporter.report(second(2), 50).touched.len()).collect();
+    let told: Vec<_> = (0..3).map(|_| reporter.report(second(2), 50).open.len()).collect();
     assert_eq!(told, [MAX_ENTRIES, 5, 0]);
 }
 
@@ -239,7 +241,7 @@ fn a_ledger_that_is_away_for_days_costs_two_sets_a_token() {
         drained.credentials[0].callers[0].address =
             format!("10.0.{}.{}", second_number / 256, second_number % 256);
         drained.scopes[0].scope = format!("scope-{second_number}");
-        reporter.count(second(1), drained);
+        reporter.count(drained);
     }
     reporter.receipt(&settled("a", 1));
     let report = reporter.report(second(1), 50);
@@ -255,9 +257,9 @@ fn a_ledger_that_is_away_for_days_costs_two_sets_a_token() {
 #[test]
 fn more_credentials_than_a_token_has_are_not_kept_and_that_is_counted() {
     let mut reporter = reporter();
-    reporter.count(second(1), used("a", "first", 1, 1));
+    reporter.count(used("a", "first", 1, 1));
     for credential in 0..40 {
-        reporter.count(second(1), used("a", &format!("c{credential}"), 1, 100 + credential));
+        reporter.count(used("a", &format!("c{credential}"), 1, 100 + credential));
     }
     reporter.receipt(&settled("a", 1));
     let report = reporter.report(second(1), 50);
@@ -271,7 +273,7 @@ fn more_credentials_than_a_token_has_are_not_kept_and_that_is_counted() {
 fn a_number_that_the_ledger_would_not_believe_is_sealed_in_parts() {
     let mut reporter = reporter();
     let all = MAX_COUNT * 2 + 5;
-    reporter.count(second(1), used("a", "c1", all, 100));
+    reporter.count(used("a", "c1", all, 100));
     let mut counts = Vec::new();
     for sequence in 1..=3 {
         let report = reporter.report(second(1), 50);
@@ -290,10 +292,10 @@ fn a_number_that_the_ledger_would_not_believe_is_sealed_in_parts() {
 #[test]
 fn whoever_leaves_seals_everything_and_says_so() {
     let mut reporter = reporter();
-    reporter.count(second(1), used("a", "c1", 3, 100));
+    reporter.count(used("a", "c1", 3, 100));
     reporter.report(second(1), 50);
-    reporter.count(second(2), used("a", "c1", 4, 101));
-    reporter.count(second(2), used("b", "c2", 1, 101));
+    reporter.count(used("a", "c1", 4, 101));
+    reporter.count(used("b", "c2", 1, 101));
     assert!(!reporter.is_said());
     reporter.leave(second(3));
     assert_eq!(reporter.due(), Some(second(3)).min(reporter.due()), "at once");
@@ -311,31 +313,80 @@ fn whoever_leaves_seals_everything_and_says_so() {
     assert_eq!((reporter.held(), reporter.unsettled()), (0, 0));
 }
 
-/// A copy of an open set, in short: `token#number=answers`.
-fn copies(report: &Report) -> Vec<String> {
-    let sealed = report.open.clone();
-    said(&Report { sealed, touched: vec![], ..report.clone() })
+#[test]
+fn a_report_says_whether_there_is_more_than_it_holds() {
+    let mut reporter = reporter();
+    for token in 0..MAX_ENTRIES + 1 {
+        reporter.count(used(&format!("token-{token:05}"), "c1", 1, 100));
+    }
+    assert!(reporter.report(second(1), 50).more);
+    assert!(!reporter.report(second(1), 50).more);
+    // After a failure nothing travels ahead with the next one.
+    reporter.count(used("token-00000", "c2", 1, 101));
+    reporter.failed(second(2));
+    reporter.report(second(3), 50);
+    let last = reporter.report(second(3), 50);
+    assert!(last.more && last.open.is_empty());
+    reporter.receipt(&Receipt::default());
+    let next = reporter.report(second(4), 50);
+    assert!(!next.more && next.open.len() == 1);
+}
+
+#[test]
+fn where_too_many_sets_wait_the_ledger_is_told_that_it_does_not_know_all() {
+    let mut reporter = reporter();
+    let mut more = Vec::new();
+    for round in 1..=6 {
+        reporter.count(used("a", "c1", 1, 100));
+        more.push(reporter.report(second(round * 100), 50).more);
+        reporter.failed(second(round * 100));
+        reporter.report(second(round * 100 + 20), 50);
+        reporter.receipt(&Receipt::default());
+    }
+    assert_eq!(more, [false, false, false, false, true, true]);
+    reporter.receipt(&settled("a", 1));
+    assert!(!reporter.report(second(900), 50).more);
+}
+
+#[test]
+fn counts_of_apitokens_that_are_gone_are_dropped_and_nothing_else() {
+    let mut reporter = reporter();
+    for token in ["a", "b"] {
+        reporter.count(used(token, "c1", 3, 100));
+    }
+    reporter.report(second(1), 50);
+    for token in ["a", "b"] {
+        reporter.count(used(token, "c1", 4, 100));
+    }
+    reporter.unlinked();
+    reporter.forget(|uid| uid == "b");
+    let sums = Sums { counted: 14, forgotten: 7, ..Sums::default() };
+    assert_eq!((reporter.sums(), reporter.held(), reporter.unsettled()), (sums, 7, 1));
+    reporter.linked(second(2));
+    assert_eq!(said(&reporter.report(second(3), 50)), ["b#2=3"]);
+    reporter.receipt(&settled("b", 2));
+    assert_eq!(said(&reporter.report(second(4), 50)).len(), 1);
 }
 
 #[test]
 fn what_is_open_travels_ahead_and_is_sealed_as_it_is_once_nobody_knows_what_arrived() {
     let mut reporter = reporter();
-    reporter.count(second(1), used("a", "c1", 1, 100));
+    reporter.count(used("a", "c1", 1, 100));
     reporter.report(second(1), 50);
     reporter.receipt(&Receipt::default());
-    reporter.count(second(2), used("a", "c1", 2, 101));
+    reporter.count(used("a", "c1", 2, 101));
     assert_eq!(copies(&reporter.report(second(2), 50)), ["a#2=2"]);
     reporter.receipt(&Receipt::default());
     assert!(copies(&reporter.report(second(3), 50)).is_empty(), "nothing new");
     reporter.receipt(&Receipt::default());
-    reporter.count(second(4), used("a", "c1", 3, 103));
+    reporter.count(used("a", "c1", 3, 103));
     assert_eq!(copies(&reporter.report(second(4), 50)), ["a#2=5"], "the whole set, under the same number");
     reporter.failed(second(5));
     for round in 6..20 {
-        reporter.count(second(round), used("a", "c1", 1, 105));
+        reporter.count(used("a", "c1", 1, 105));
         let report = reporter.report(second(round), 50);
         assert!(copies(&report).is_empty());
-        assert_eq!(said(&Report { touched: vec![], ..report }), ["a#1=1", "a#2=5"]);
+        assert_eq!(said(&report), ["a#1=1", "a#2=5"]);
         reporter.failed(second(round));
     }
     reporter.report(second(40), 50);

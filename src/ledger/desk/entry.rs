@@ -30,6 +30,13 @@ pub struct Waiting {
     pub since: Duration,
 }
 
+impl Waiting {
+    /// Whether this is the same set.
+    pub fn is(&self, other: &Self) -> bool {
+        (&self.gate, self.epoch, self.sealed.sequence) == (&other.gate, other.epoch, other.sealed.sequence)
+    }
+}
+
 /// Where a token stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -123,7 +130,8 @@ impl Entry {
         let key = (epoch, sealed.sequence);
         let settled = self.settled.iter().find(|(name, ..)| name == gate);
         match settled.map(|(_, epoch, sequence)| (*epoch, *sequence)) {
-            Some(last) if last == key => return Offer::Settled,
+            // None is left out, so a lower one of the same process was persisted before.
+            Some(last) if last.0 == epoch && last >= key => return Offer::Settled,
             Some(last) if last > key => return Offer::Backwards,
             _ => {}
         }

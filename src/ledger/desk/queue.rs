@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::entry::{Entry, Place};
-use super::{Command, Desk, IN_FLIGHT, Job, MAX_RECEIPTS, Outcome, Refused, TICK, Waiting};
-use crate::api::report::Settled;
+use super::{Command, Desk, IN_FLIGHT, Job, MAX_RECEIPTS, Outcome, TICK, Waiting};
+use crate::api::report::{Refused, Settled};
 use crate::domain::directory::Directory;
 use crate::domain::lease::Moment;
 
@@ -126,7 +126,7 @@ impl Desk {
         let Some(entry) = self.tokens.get_mut(&uid) else { return false };
         entry.place = Place::Idle;
         let look = match outcome {
-            Outcome::Written { summary, callers } => {
+            Outcome::Written { summary, callers, outdated } => {
                 self.brake = None;
                 entry.settle(&job.sets);
                 entry.knows_callers(callers);
@@ -135,7 +135,10 @@ impl Desk {
                 entry.written = Some(now.mono);
                 entry.pause = self.pace.pause_after(entry.pause);
                 (entry.failures, entry.retry) = (0, Duration::ZERO);
-                self.receipts(&job.sets, "");
+                let (refused, settled): (Vec<_>, Vec<_>) =
+                    job.sets.iter().cloned().partition(|set| outdated.iter().any(|other| other.is(set)));
+                self.receipts(&settled, "");
+                self.receipts(&refused, Refused::Backwards.as_str());
                 changed
             }
             Outcome::Gone => {

@@ -64,8 +64,10 @@ fn a_set_counts_once_and_a_new_process_counts_anew() {
     let set = |sequence| sealed(sequence, vec![used("aaaaaaaaaa", 1, "10.0.0.1", 5, 9)]);
     assert_eq!(merge(&mut status, "a", 7, &set(3), at(10)), Merged::Counted);
     let before = status.clone();
-    for (epoch, sequence) in [(7, 3), (7, 2), (6, 99)] {
-        assert_eq!(merge(&mut status, "a", epoch, &set(sequence), at(11)), Merged::Known);
+    for (epoch, sequence, expected) in
+        [(7, 3, Merged::Known), (7, 2, Merged::Known), (6, 99, Merged::Outdated)]
+    {
+        assert_eq!(merge(&mut status, "a", epoch, &set(sequence), at(11)), expected);
     }
     assert_eq!(status, before, "not even a time moves");
     assert_eq!(merge(&mut status, "a", 8, &set(1), at(12)), Merged::Counted);

@@ -40,7 +40,8 @@ struct Ledger {
     /// By token: the last number that is counted in, and answers.
     persisted: HashMap<String, (u64, u64)>,
     waiting: BTreeMap<(String, u64), u64>,
-    touched: BTreeSet<(String, String)>,
+    /// Credentials whose use it has heard of.
+    used: BTreeSet<(String, String)>,
 }
 
 impl Ledger {
@@ -56,12 +57,11 @@ impl Ledger {
                 let answers = set.credentials.iter().flat_map(|used| &used.outcomes).map(|o| o.count).sum();
                 self.waiting.insert((set.token.clone(), set.sequence), answers);
             }
-            for used in set.credentials.iter().filter(|used| used.last_used > 0) {
-                self.touched.insert((set.token.clone(), used.credential.clone()));
-            }
         }
-        for touch in &report.touched {
-            self.touched.insert((touch.token.clone(), touch.credential.clone()));
+        for set in report.sealed.iter().chain(&report.open) {
+            for used in set.credentials.iter().filter(|used| used.last_used > 0) {
+                self.used.insert((set.token.clone(), used.credential.clone()));
+            }
         }
         // What was persisted since is settled with whatever report comes next: sets are known by their numbers.
         for (token, (last, _)) in &self.persisted {
@@ -114,14 +114,27 @@ struct World {
     counted: u64,
     linked: bool,
     old: Vec<Report>,
-    /// Uses that the present ledger has to hear of with the next report that arrives.
+    /// Uses that the present ledger has to hear of with the next report that arrives, or the one after a failure.
     fresh: BTreeSet<(String, String)>,
+    /// The last report did not arrive: nothing travels ahead with the next one.
+    failing: bool,
+    /// Numbers of sealed sets that wait for a receipt, by token.
+    sealed: BTreeMap<String, BTreeSet<u64>>,
 }
 
 impl World {
     fn new() -> Self {
-        let (reporter, ledger) = (reporter(), Ledger::default());
-        Self { reporter, ledger, now: 0, counted: 0, linked: true, old: vec![], fresh: BTreeSet::new() }
+        Self {
+            reporter: reporter(),
+            ledger: Ledger::default(),
+            now: 0,
+            counted: 0,
+            linked: true,
+            old: vec![],
+            fresh: BTreeSet::new(),
+            failing: false,
+            sealed: BTreeMap::new(),
+        }
     }
 
     fn act(&mut self, action: Action) -> Result<(), TestCaseError> {
@@ -129,15 +142,15 @@ impl World {
             Action::Count(token, credential, count) => {
                 let (token, credential) = (TOKENS[token], CREDENTIALS[credential]);
                 let at = i64::try_from(self.now).unwrap_or(0) + 1;
-                self.reporter.count(second(self.now), used(token, credential, u64::from(count), at));
+                self.reporter.count(used(token, credential, u64::from(count), at));
                 self.counted += u64::from(count);
                 let key = (token.to_owned(), credential.to_owned());
-                if !self.ledger.touched.contains(&key) {
+                if !self.ledger.used.contains(&key) {
                     self.fresh.insert(key);
                 }
             }
             Action::Refuse(token, count) => {
-                self.reporter.count(second(self.now), refused(TOKENS[token], "c9", u64::from(count)));
+                self.reporter.count(refused(TOKENS[token], "c9", u64::from(count)));
                 self.counted += u64::from(count);
             }
             Action::Pass(seconds) => self.now += seconds,
@@ -151,8 +164,8 @@ impl World {
             Action::Persist(token) => self.ledger.persist(TOKENS[token]),
             Action::NewLeader => {
                 self.ledger.waiting.clear();
-                self.ledger.touched.clear();
-                self.linked = true;
+                self.ledger.used.clear();
+                (self.linked, self.failing) = (true, false);
                 self.reporter.linked(second(self.now));
             }
             Action::NoLeader => {
@@ -171,24 +184,37 @@ impl World {
         }
         let report = self.reporter.report(second(self.now), 50);
         self.old.push(report.clone());
+        for set in &report.sealed {
+            self.sealed.entry(set.token.clone()).or_default().insert(set.sequence);
+        }
         match network {
             Network::Delivers => {
                 let receipt = self.ledger.hear(&report);
-                for use_ in std::mem::take(&mut self.fresh) {
-                    prop_assert!(
-                        self.ledger.touched.contains(&use_),
-                        "{use_:?} is not in the very next report"
-                    );
+                self.fresh.retain(|fresh| !self.ledger.used.contains(fresh));
+                if !std::mem::take(&mut self.failing) {
+                    for fresh in std::mem::take(&mut self.fresh) {
+                        // Who has so many sets that wait is waited for.
+                        let waiting = self.sealed.get(&fresh.0).map_or(0, BTreeSet::len);
+                        prop_assert!(waiting >= MAX_SEALED, "{fresh:?} is not in the very next report");
+                    }
+                }
+                for settled in &receipt.settled {
+                    self.sealed.entry(settled.token.clone()).or_default().remove(&settled.sequence);
                 }
                 self.reporter.receipt(&receipt);
             }
-            Network::LosesReport => self.reporter.failed(second(self.now)),
+            Network::LosesReport => self.fail(),
             Network::LosesReceipt => {
                 self.ledger.hear(&report);
-                self.reporter.failed(second(self.now));
+                self.fail();
             }
         }
         Ok(())
+    }
+
+    fn fail(&mut self) {
+        self.failing = true;
+        self.reporter.failed(second(self.now));
     }
 
     fn check(&self) -> Result<(), TestCaseError> {

@@ -5,8 +5,8 @@ use super::*;
 /// What a gate's process says in one report.
 fn say(office: &mut Office, restarts: u64, sets: Vec<Sealed>, open: Vec<Sealed>) -> Answer {
     office.reports += 1;
-    let said = report("a", office.reports, sets, vec![]);
-    office.deliver(Report { epoch: said.epoch + restarts, open, ..said })
+    let said = report("a", office.reports, sets, open);
+    office.deliver(Report { epoch: said.epoch + restarts, ..said })
 }
 
 /// So many answers of the first token.
