@@ -206,8 +206,8 @@ fn without_an_api_server_it_waits_with_its_ports_taken_and_closed_and_leaves_whe
     }
 }
 
-/// An API server with nothing in it: every list is empty, every watch stays open.
-fn empty_cluster() -> SocketAddr {
+/// An API server with one ApiToken, which no gate understands, and nothing else; every watch stays open.
+fn small_cluster() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || {
@@ -233,6 +233,9 @@ fn answer(stream: &mut TcpStream) -> std::io::Result<()> {
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
         )?;
         if line.contains("sendInitialEvents=true") {
+            let broken = "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"broken\",\"namespace\":\"shop\",\
+                \"uid\":\"u\",\"resourceVersion\":\"6\"},\"spec\":7}}\n";
+            write!(stream, "{:x}\r\n{broken}\r\n", broken.len())?;
             let bookmark = "{\"type\":\"BOOKMARK\",\"object\":{\"apiVersion\":\"tokenward.dev/v1alpha1\",\
                 \"kind\":\"ApiToken\",\"metadata\":{\"resourceVersion\":\"7\",\
                 \"annotations\":{\"k8s.io/initial-events-end\":\"true\"}}}}\n";
@@ -255,7 +258,7 @@ fn answer(stream: &mut TcpStream) -> std::io::Result<()> {
 #[test]
 fn with_its_index_loaded_it_answers_and_on_sigterm_it_lets_requests_end() {
     let folder = Folder::new("serves");
-    let mut running = Running::start(&folder.kubeconfig(empty_cluster()), &[]);
+    let mut running = Running::start(&folder.kubeconfig(small_cluster()), &[]);
     running.until(|| {
         ask(running.admin, "GET /readyz HTTP/1.1").is_ok_and(|ready| ready.starts_with("HTTP/1.1 200"))
     });
@@ -266,6 +269,10 @@ fn with_its_index_loaded_it_answers_and_on_sigterm_it_lets_requests_end() {
     );
     assert!(ask(running.http, "GET / HTTP/1.1").expect("answers").starts_with("HTTP/1.1 404"));
     TcpStream::connect(running.grpc).expect("open");
+    for _ in 0..3 {
+        let denied = ask(running.http, "GET /authz/nginx?audienc=orders HTTP/1.1").expect("answers");
+        assert!(denied.starts_with("HTTP/1.1 403"), "{denied}");
+    }
     let metrics = ask(running.admin, "GET /metrics HTTP/1.1").expect("answers");
     let wanted = "tokenward_gate_requests_total{dialect=\"nginx\",outcome=\"Missing\"} 1";
     assert!(metrics.contains(wanted) && metrics.contains("\ntokenward_gate_ready 1\n"), "{metrics}");
@@ -282,6 +289,15 @@ fn with_its_index_loaded_it_answers_and_on_sigterm_it_lets_requests_end() {
     let (code, log) = running.wait();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("\"stopped\""), "{log}");
+    let lines: Vec<serde_json::Value> =
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let warnings: Vec<_> = lines.iter().filter(|line| line["level"] == "WARN").collect();
+    let about = |key: &str, value: &str| warnings.iter().filter(|line| line[key] == value).count();
+    assert_eq!(
+        (about("demand", "audienc=orders"), about("name", "broken")),
+        (1, 1),
+        "each is said once: {log}"
+    );
     assert!(TcpStream::connect(running.http).is_err());
 }
 
@@ -298,7 +314,7 @@ fn it_serves_over_tls_when_told_to() {
     let key = folder.write("tls.key", &pem("PRIVATE KEY", &made.signing_key.serialize_der()));
     let flags = [format!("--tls-cert={}", certificate.display()), format!("--tls-key={}", key.display())];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let running = Running::start(&folder.kubeconfig(empty_cluster()), &flags);
+    let running = Running::start(&folder.kubeconfig(small_cluster()), &flags);
     running.until(|| {
         ask(running.admin, "GET /readyz HTTP/1.1").is_ok_and(|ready| ready.starts_with("HTTP/1.1 200"))
     });

@@ -224,6 +224,7 @@ impl Desk {
         gate.sequence = report.sequence;
         let goodbye = report.leaving && !gate.leaving;
         gate.leaving = report.leaving;
+        let hurries = goodbye || report.leaving && !report.sealed.is_empty();
         let queued = gate.receipts.len().min(RECEIPTS);
         let mut answer = Answer::default();
         answer.receipt.settled = gate.receipts.drain(..queued).collect();
@@ -240,14 +241,15 @@ impl Desk {
         }
         for judged in report.open {
             // One that cannot be counted is said so once it is sealed.
+            self.believe(&judged, now);
             if let Judged::Good(set) = judged {
                 self.hold(&report.gate, report.epoch, set, now);
             }
         }
-        if report.leaving {
+        if report.leaving && !report.more {
             self.coverage.left(&report.gate);
         }
-        if goodbye {
+        if hurries {
             self.hurry(&report.gate, now);
         }
         Ok(answer)
@@ -270,7 +272,12 @@ impl Desk {
         let (gate, token, sequence) = key;
         // What is counted in is known by the highest number: a set must not overtake one that is not taken yet.
         let first = (gate.clone(), token.clone(), 0);
-        if self.passed_over.range(first..key.clone()).next().is_some() {
+        let overtakes = self.passed_over.range(first..key.clone()).next().is_some();
+        // What is unknown may be new.
+        let since = self.passed_over.get(key).map_or(now.mono, |(first, _)| *first);
+        let early = matches!(judged, Judged::Unknown(..)) && now.mono.saturating_sub(since) < UNKNOWN_FOR;
+        if overtakes || early {
+            self.believe(&judged, now);
             return Taken::Not;
         }
         let settled = |why: Refused| {
@@ -291,10 +298,6 @@ impl Desk {
                 settled(why)
             }
             Judged::Unknown(.., why, rest) => {
-                let since = self.passed_over.get(key).map_or(now.mono, |(first, _)| *first);
-                if now.mono.saturating_sub(since) < UNKNOWN_FOR {
-                    return Taken::Not;
-                }
                 refused.push(why);
                 match rest {
                     Some(set) => self.take(gate, epoch, set, refused, now),
@@ -321,9 +324,9 @@ impl Desk {
         refused: &mut Vec<Refused>,
         now: Moment,
     ) -> Taken {
+        let soon = self.note(&set, now);
         let uid: Arc<str> = set.claimant.uid.as_str().into();
-        let entry =
-            self.tokens.entry(uid.clone()).or_insert_with(|| Entry::new(set.claimant.clone(), now.mono));
+        let entry = self.tokens.entry(uid.clone()).or_insert_with(|| Entry::of(&set, now.mono));
         let settled = |why: &str| {
             Taken::Settled(Settled {
                 token: set.claimant.uid.clone(),
@@ -345,7 +348,6 @@ impl Desk {
             }
         }
         refused.extend(std::iter::repeat_n(Refused::UnknownOutcome, set.unknown_outcomes));
-        let soon = entry.note(&set.used, set.shown, &self.pace, (now.mono, now.wall));
         if soon || entry.has_new_caller(&set, &self.pace, now.mono) {
             entry.urgent.get_or_insert(now.mono);
         }
@@ -353,18 +355,31 @@ impl Desk {
         Taken::Waits
     }
 
-    /// Keeps the copy of an open set, and believes when credentials were used.
-    fn hold(&mut self, gate: &Arc<str>, epoch: i64, set: Set, now: Moment) {
+    /// Notes when credentials were used. Says whether that is to be seen at once.
+    fn note(&mut self, set: &Set, now: Moment) -> bool {
         let uid: Arc<str> = set.claimant.uid.as_str().into();
-        let entry =
-            self.tokens.entry(uid.clone()).or_insert_with(|| Entry::new(set.claimant.clone(), now.mono));
-        let soon = entry.note(&set.used, set.shown, &self.pace, (now.mono, now.wall));
-        entry.hold(Waiting { gate: gate.clone(), epoch, sealed: set.sealed, since: now.mono });
-        // It is sealed as soon as what waits is settled.
-        if soon && !entry.sets.is_empty() {
+        let entry = self.tokens.entry(uid).or_insert_with(|| Entry::of(set, now.mono));
+        entry.note(&set.used, set.shown, &self.pace, (now.mono, now.wall))
+    }
+
+    /// When credentials were used is believed before a set is counted, and hurries the counts that it waits for.
+    fn believe(&mut self, judged: &Judged, now: Moment) {
+        let (Judged::Good(set) | Judged::Unknown(.., Some(set))) = judged else { return };
+        if !self.note(set, now) {
+            return;
+        }
+        let uid: Arc<str> = set.claimant.uid.as_str().into();
+        if let Some(entry) = self.tokens.get_mut(&uid).filter(|entry| !entry.sets.is_empty()) {
             entry.urgent.get_or_insert(now.mono);
             self.queue(&uid, now.mono);
         }
+    }
+
+    /// Keeps the copy of an open set.
+    fn hold(&mut self, gate: &Arc<str>, epoch: i64, set: Set, now: Moment) {
+        let uid: Arc<str> = set.claimant.uid.as_str().into();
+        let entry = self.tokens.entry(uid).or_insert_with(|| Entry::of(&set, now.mono));
+        entry.hold(Waiting { gate: gate.clone(), epoch, sealed: set.sealed, since: now.mono });
     }
 
     /// The process of a gate that ran before this epoch is gone: what it left open counts.

@@ -284,7 +284,7 @@ impl Reporter {
             leaving: self.leaving,
             sealed,
             open,
-            more: !self.unsent.is_empty() || !self.changed.is_empty() || self.crowded > 0,
+            more: !self.unsent.is_empty() || !self.changed.is_empty() || self.crowded > 0 && !self.leaving,
         }
     }
 

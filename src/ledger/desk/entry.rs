@@ -104,9 +104,9 @@ pub struct Entry {
 
 impl Entry {
     /// A token that was not heard of before.
-    pub fn new(claimant: Claimant, now: Duration) -> Self {
+    pub fn of(set: &Set, now: Duration) -> Self {
         Self {
-            claimant,
+            claimant: set.claimant.clone(),
             sets: Vec::new(),
             open: Vec::new(),
             settled: Vec::new(),

@@ -9,12 +9,15 @@ fn counted(sequence: u64, count: u64, second: f64) -> Sealed {
 #[test]
 fn no_set_overtakes_one_that_is_not_taken_yet() {
     let mut office = Office::new(1);
+    office.now = 2.0;
     // By the gate's clock, which is ahead, the first one lies in the future.
     let early = counted(5, 1, 400.0);
     assert_eq!(office.send("a", vec![early.clone(), counted(9, 2, 1.0)]).refused, [Refused::InTheFuture]);
     office.send("a", vec![counted(9, 2, 1.0)]);
     office.run(30.0);
     assert!(office.sets.is_empty(), "{:?}", office.sets);
+    let known = office.desk.known(&uid(0)).0;
+    assert_eq!(known[&credential(0, 0)], at(1.0).wall, "but when it was used is believed");
     // Nor does a third one, before the second was sent again.
     office.now = 200.0;
     office.send("a", vec![early]);
