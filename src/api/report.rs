@@ -48,7 +48,7 @@ pub struct Report {
     #[prost(message, repeated, tag = "6")]
     pub sealed: Vec<Sealed>,
     /// Open sets as they stand, under the numbers that they will be sealed with. What they count is taken over only if the
-    /// gate dies; when credentials were used is believed at once.
+    /// gate dies, and not at all under the number 0; when credentials were used is believed at once.
     #[prost(message, repeated, tag = "7")]
     pub open: Vec<Sealed>,
     /// There is more than fits into this report, or than may travel now: the ledger does not know of every use yet.

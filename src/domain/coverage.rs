@@ -64,9 +64,13 @@ impl Coverage {
         }
         let surplus = coverage.gaps.len().saturating_sub(MAX_GAPS);
         coverage.gaps.drain(..surplus);
-        // The predecessor's clock may have been ahead of ours: nobody has watched the future.
-        let times = coverage.gates.values_mut().chain(&mut coverage.until).chain(&mut coverage.turned_away);
-        times.for_each(|time| *time = (*time).min(now));
+        // The predecessor's clock may have been ahead of ours: nobody has watched the future, and no gate was heard by us.
+        let gaps = coverage.gaps.iter_mut().flat_map(|(from, to)| [from, to]);
+        let times =
+            [&mut coverage.since, &mut coverage.until, &mut coverage.turned_away].into_iter().flatten();
+        times.chain(gaps).for_each(|time| *time = (*time).min(now));
+        let before = now.saturating_sub(SignedDuration::from_secs(1)).unwrap_or(now);
+        coverage.gates.values_mut().for_each(|last| *last = (*last).min(before));
         coverage
     }
 
@@ -256,11 +260,17 @@ mod tests {
     #[test]
     fn nobody_has_watched_the_future() {
         let mut ahead = Coverage::default();
-        ahead.reported("a", at(0), at(900));
+        ahead.reported("a", at(800), at(900));
+        let mut coverage = Coverage::load(&ahead.store(), at(100));
+        for second in [100, 161, 700] {
+            assert_eq!(coverage.watched(at(100), at(second)), Watched::Settling, "{second}");
+        }
+        assert_eq!(coverage.watched(at(100), at(701)), Watched::Nobody);
+        coverage.reported("a", at(90), at(150));
+        assert_eq!(coverage.watched(at(100), at(150)), Watched::Since(at(90)));
         ahead.turned_away(at(900));
         let coverage = Coverage::load(&ahead.store(), at(100));
-        assert_eq!(coverage.watched(at(100), at(161)), Watched::Settling);
-        assert_eq!(coverage.watched(at(100), at(701)), Watched::Nobody);
+        assert_eq!(coverage.watched(at(100), at(701)), Watched::Nobody, "that ends, too");
     }
 
     #[test]

@@ -102,6 +102,21 @@ impl<'a> Demand<'a> {
         Ok(demand)
     }
 
+    /// Which key of a query cannot be understood, in our own words: a client may have written the query.
+    pub fn misfit_in_query(query: &str) -> &'static str {
+        let bad = query.split('&').find(|pair| Demand::from_query(pair).is_err());
+        named(bad.and_then(|pair| pair.split('=').next()))
+    }
+
+    /// Which of Envoy's `context_extensions` cannot be understood.
+    pub fn misfit_in_extensions<'b>(
+        extensions: impl IntoIterator<Item = (&'b str, &'b str)>,
+    ) -> &'static str {
+        let mut extensions = extensions.into_iter();
+        let bad = extensions.find(|(key, value)| Demand::from_extensions([(*key, *value)]).is_err());
+        named(bad.map(|(key, _)| key))
+    }
+
     fn add(&mut self, key: &str, value: Cow<'a, str>) -> Result<(), Outcome> {
         match key {
             "audience" if is_word(&value) && self.audiences.len() < MAX_WORDS => self.audiences.push(value),
@@ -133,6 +148,13 @@ impl<'a> Demand<'a> {
     pub fn offers_basic(&self) -> bool {
         self.basic
     }
+}
+
+/// A key that does not fit, if it is one of those there are. `None`: each fits by itself.
+fn named(key: Option<&str>) -> &'static str {
+    let Some(key) = key else { return "more than a demand can hold" };
+    let known = ["audience", "scope", "header", "challenge"].into_iter().find(|known| *known == key);
+    known.unwrap_or("an unknown key")
 }
 
 /// The pairs before the first key `path`, if there is one.

@@ -31,7 +31,7 @@ use super::metrics::GateMetrics;
 use crate::api::report::{Receipt, Refused, Report};
 use crate::domain::ports::Clock;
 
-/// How often, without a ledger, the counts of ApiTokens that are gone are dropped: no ledger will ever take them.
+/// Where no report arrives for so long, the counts of ApiTokens that are gone are dropped: no ledger will ever take them.
 const TIDY: Duration = Duration::from_secs(600);
 /// How long a report may take until its receipt is there.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -135,7 +135,7 @@ pub async fn run<C: Connect>(
         known: false,
         left: false,
         trouble: None,
-        tidied: started,
+        quiet_since: started,
     };
     task.run(ledger, connect, stop).await;
 }
@@ -156,8 +156,8 @@ struct Task<L> {
     left: bool,
     /// The category of the last error: told once, not at every attempt.
     trouble: Option<&'static str>,
-    /// When counts of ApiTokens that are gone were last dropped.
-    tidied: Instant,
+    /// When a report last arrived, or counts of ApiTokens that are gone were last dropped.
+    quiet_since: Instant,
 }
 
 impl<L: LedgerLink> Task<L> {
@@ -214,7 +214,7 @@ impl<L: LedgerLink> Task<L> {
         let (held, settled) = (self.core.held(), self.core.sums().settled);
         match self.left && self.core.is_said() {
             true if held == 0 => info!(settled, "everything counted is persisted"),
-            true => info!(settled, held, "everything counted was reported, and the leader persists the rest"),
+            true => info!(settled, held, "everything counted was reported; not all of it is persisted yet"),
             false => warn!(settled, held, "stopped before everything counted was reported"),
         }
     }
@@ -230,8 +230,8 @@ impl<L: LedgerLink> Task<L> {
         for drained in self.setup.gate.recorder().drain() {
             self.core.count(drained);
         }
-        if self.link.is_none() && self.tidied.elapsed() >= TIDY {
-            self.tidied = Instant::now();
+        if self.quiet_since.elapsed() >= TIDY {
+            self.quiet_since = Instant::now();
             let index = self.setup.gate.index();
             self.core.forget(|uid| index.knows(uid));
         }
@@ -265,6 +265,7 @@ impl<L: LedgerLink> Task<L> {
         match result {
             Ok(receipt) => {
                 self.left |= leaving;
+                self.quiet_since = Instant::now();
                 self.setup.metrics.reports.inc(["Arrived"]);
                 if self.trouble.take().is_some() {
                     info!("reports arrive again");

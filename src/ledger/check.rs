@@ -169,8 +169,8 @@ pub fn check(report: Report, world: &Directory, now: Timestamp) -> Result<Checke
     let judge = Judge { world, now: now_s };
     let mut sealed = report.sealed;
     sealed.sort_by_key(|set| set.sequence);
-    let sealed = sealed.into_iter().map(|set| judge.set(set)).collect();
-    let open = report.open.into_iter().map(|set| judge.set(set)).collect();
+    let sealed = sealed.into_iter().map(|set| judge.set(set, 1)).collect();
+    let open = report.open.into_iter().map(|set| judge.set(set, 0)).collect();
     Ok(Checked {
         gate: report.gate.into(),
         epoch,
@@ -189,7 +189,8 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn set(&self, mut set: Sealed) -> Judged {
+    /// A set whose number is `first` at least.
+    fn set(&self, mut set: Sealed, first: u64) -> Judged {
         let (token, sequence) = (set.token.clone(), set.sequence);
         let Some((claimant, ids)) = self.world.token(&token) else {
             return match token.is_empty() || token.len() > MAX_UID {
@@ -197,6 +198,9 @@ impl Judge<'_> {
                 false => Judged::Unknown(token, sequence, Refused::UnknownToken, None),
             };
         };
+        if !(first..=u64::try_from(i64::MAX).unwrap_or(u64::MAX)).contains(&sequence) {
+            return Judged::Never(token, sequence, Refused::Malformed);
+        }
         match self.judge(&mut set, claimant) {
             Ok(()) => {}
             Err(Refused::InTheFuture) if !self.is_hopeless(&set) => {
@@ -228,10 +232,7 @@ impl Judge<'_> {
     /// Everything but whether the credentials are known.
     fn judge(&self, set: &mut Sealed, claimant: &Claimant) -> Result<(), Refused> {
         let mut ids = BTreeSet::new();
-        if !(1..=u64::try_from(i64::MAX).unwrap_or(u64::MAX)).contains(&set.sequence)
-            || set.credentials.is_empty()
-            || set.scopes.len() > MAX_SCOPES
-        {
+        if set.credentials.is_empty() || set.scopes.len() > MAX_SCOPES {
             return Err(Refused::Malformed);
         }
         let mut sum = 0_u64;

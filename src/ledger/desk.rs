@@ -243,7 +243,7 @@ impl Desk {
             // One that cannot be counted is said so once it is sealed.
             self.believe(&judged, now);
             if let Judged::Good(set) = judged {
-                self.hold(&report.gate, report.epoch, set, now);
+                self.hold(&report.gate, report.epoch, set, now.mono);
             }
         }
         if report.leaving && !report.more {
@@ -270,13 +270,10 @@ impl Desk {
         now: Moment,
     ) -> Taken {
         let (gate, token, sequence) = key;
-        // What is counted in is known by the highest number: a set must not overtake one that is not taken yet.
-        let first = (gate.clone(), token.clone(), 0);
-        let overtakes = self.passed_over.range(first..key.clone()).next().is_some();
         // What is unknown may be new.
         let since = self.passed_over.get(key).map_or(now.mono, |(first, _)| *first);
         let early = matches!(judged, Judged::Unknown(..)) && now.mono.saturating_sub(since) < UNKNOWN_FOR;
-        if overtakes || early {
+        if early || self.overtakes(key) {
             self.believe(&judged, now);
             return Taken::Not;
         }
@@ -344,14 +341,17 @@ impl Desk {
             }
             Offer::TooMany => {
                 refused.push(Refused::TooMuch);
+                if soon {
+                    self.hasten(&uid, now.mono);
+                }
                 return Taken::Not;
             }
         }
         refused.extend(std::iter::repeat_n(Refused::UnknownOutcome, set.unknown_outcomes));
-        if soon || entry.has_new_caller(&set, &self.pace, now.mono) {
-            entry.urgent.get_or_insert(now.mono);
+        match soon || entry.has_new_caller(&set, &self.pace, now.mono) {
+            true => self.hasten(&uid, now.mono),
+            false => self.queue(&uid, now.mono),
         }
-        self.queue(&uid, now.mono);
         Taken::Waits
     }
 
@@ -365,21 +365,34 @@ impl Desk {
     /// When credentials were used is believed before a set is counted, and hurries the counts that it waits for.
     fn believe(&mut self, judged: &Judged, now: Moment) {
         let (Judged::Good(set) | Judged::Unknown(.., Some(set))) = judged else { return };
-        if !self.note(set, now) {
-            return;
-        }
-        let uid: Arc<str> = set.claimant.uid.as_str().into();
-        if let Some(entry) = self.tokens.get_mut(&uid).filter(|entry| !entry.sets.is_empty()) {
-            entry.urgent.get_or_insert(now.mono);
-            self.queue(&uid, now.mono);
+        if self.note(set, now) {
+            self.hasten(&set.claimant.uid.as_str().into(), now.mono);
         }
     }
 
-    /// Keeps the copy of an open set.
-    fn hold(&mut self, gate: &Arc<str>, epoch: i64, set: Set, now: Moment) {
+    /// What waits for a token, or comes next, is to be seen at once.
+    fn hasten(&mut self, uid: &Arc<str>, now: Duration) {
+        if let Some(entry) = self.tokens.get_mut(uid) {
+            entry.urgent.get_or_insert(now);
+            self.queue(uid, now);
+        }
+    }
+
+    /// Keeps the copy of an open set, unless it has no number, or would overtake a set that is not taken yet.
+    fn hold(&mut self, gate: &Arc<str>, epoch: i64, set: Set, now: Duration) {
+        let key = (gate.clone(), set.claimant.uid.clone(), set.sealed.sequence);
+        if key.2 == 0 || self.overtakes(&key) {
+            return;
+        }
         let uid: Arc<str> = set.claimant.uid.as_str().into();
-        let entry = self.tokens.entry(uid).or_insert_with(|| Entry::of(&set, now.mono));
-        entry.hold(Waiting { gate: gate.clone(), epoch, sealed: set.sealed, since: now.mono });
+        let entry = self.tokens.entry(uid).or_insert_with(|| Entry::of(&set, now));
+        entry.hold(Waiting { gate: gate.clone(), epoch, sealed: set.sealed, since: now });
+    }
+
+    /// Whether an earlier set of this gate and token is not taken yet. What is counted in is known by the highest number.
+    fn overtakes(&self, key: &Key) -> bool {
+        let first = (key.0.clone(), key.1.clone(), 0);
+        self.passed_over.range(first..key.clone()).next().is_some()
     }
 
     /// The process of a gate that ran before this epoch is gone: what it left open counts.
@@ -415,24 +428,35 @@ impl Desk {
             self.gates.iter().filter(|(_, gate)| silent(gate)).map(|(name, _)| name.clone()).collect();
         dead.iter().for_each(|gate| self.adopt(gate, i64::MAX, now.mono));
         let there: BTreeSet<_> = self.coverage.names().map(str::to_owned).collect();
+        let mut gone = Vec::new();
         // By this process's own clock as well: were the other one set, a gate that dies then would leave its copies for ever.
         self.gates.retain(|name, gate| {
-            let done = gate.leaving && gate.receipts.is_empty();
-            there.contains(name.as_ref()) || !silent(gate) && !done
+            let quiet = now.mono.saturating_sub(gate.heard) >= UNKNOWN_FOR;
+            let done = gate.leaving && gate.receipts.is_empty() && quiet;
+            let stays = there.contains(name.as_ref()) || !silent(gate) && !done;
+            if !stays {
+                gone.push(name.clone());
+            }
+            stays
         });
+        for gate in gone {
+            // Of one that left, what it could not bring any more.
+            self.adopt(&gate, i64::MAX, now.mono);
+            self.passed_over.retain(|(other, ..), _| *other != gate);
+        }
         let long = (self.pace.interval * 2).max(GRACE.unsigned_abs());
         self.tokens.retain(|uid, entry| {
-            // Copies of a gate that left without having sealed them are nobody's any more.
-            entry.open.retain(|copy| self.gates.contains_key(&copy.gate));
             entry.forget_gates(|gate| there.contains(gate));
+            let ids = world.token(uid).map(|(_, ids)| ids);
+            if let Some(ids) = ids {
+                entry.live.retain(|id, _| CredentialId::parse(id).is_some_and(|id| ids.contains(&id)));
+            }
             if entry.place != Place::Idle || !entry.sets.is_empty() {
                 return true;
             }
-            let Some((_, ids)) = world.token(uid) else { return false };
-            if !entry.open.is_empty() {
-                return true;
+            if ids.is_none() || !entry.open.is_empty() {
+                return ids.is_some();
             }
-            entry.live.retain(|id, _| CredentialId::parse(id).is_some_and(|id| ids.contains(&id)));
             let shown = entry.live.iter().all(|(id, at)| {
                 CredentialId::parse(id)
                     .and_then(|id| world.shown(id))

@@ -40,7 +40,7 @@ use self::desk::{Command, Desk, Job, Outcome};
 use self::metrics::Metrics;
 use self::persist::Persister;
 use crate::api::keys;
-use crate::api::report::{Receipt, Report};
+use crate::api::report::{Receipt, Refused, Report};
 use crate::domain::coverage::{Coverage, Watched};
 use crate::domain::directory::Directory;
 use crate::domain::lease::Moment;
@@ -296,6 +296,9 @@ impl Hall {
     }
 
     fn done(&self, job: &Job, outcome: Outcome, writes: u32) -> bool {
+        if let Outcome::Written { outdated, .. } = &outcome {
+            outdated.iter().for_each(|_| self.metrics.refused.inc([Refused::Backwards.as_str()]));
+        }
         let now = self.now();
         self.desk.lock().as_mut().is_some_and(|(_, desk)| desk.done(job, outcome, writes, now))
     }

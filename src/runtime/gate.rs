@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::args::gate::GateArgs;
 use super::clock::SystemClock;
@@ -107,14 +108,14 @@ pub async fn run(args: GateArgs) -> Result<(), RunError> {
     let network = Network::new(args.ledger_token_file.clone());
     let (reporter, mute) = vital(reporter::run(setup, place, network, reported.clone()));
     let feed = follow(&args, &gate, &client, &clock, &metrics, &readiness);
-    let fed = tokio::spawn(async move {
+    let fed = AbortOnDropHandle::new(tokio::spawn(async move {
         tokio::select! {
             () = feed => tracing::error!("the feed ended"),
             _ = lost => tracing::error!("the look-out for the ledger broke down"),
             // A gate that answers and does not report would make tokens look unused.
             _ = mute => tracing::error!("the reporter broke down"),
         }
-    });
+    }));
 
     let desk = Desk::new(gate, clock, usize::from(args.trusted_proxies));
     let listeners = Listeners::new(&args, &metrics, certificates.as_ref());
@@ -190,8 +191,8 @@ fn vital(work: impl Future<Output = ()> + Send + 'static) -> (JoinHandle<()>, on
     (task, ended)
 }
 
-/// The feed, and the watch over all that has to go on besides; it never ends by itself.
-type Fed = JoinHandle<()>;
+/// The feed, and the watch over all that has to go on besides; it never ends by itself, and with whoever holds it.
+type Fed = AbortOnDropHandle<()>;
 
 /// Waits for the first full list.
 async fn loaded(mut ready: watch::Receiver<Readiness>, mut fed: Fed) -> Result<Fed, RunError> {
@@ -272,7 +273,7 @@ impl Listeners {
         closed.cancel();
         let _ = servers.await;
         // Revocations were heard until the last answer.
-        fed.abort();
+        drop(fed);
         result
     }
 }

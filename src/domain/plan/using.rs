@@ -10,10 +10,12 @@ use crate::api::{
 };
 use crate::domain::conditions::{Statement, Truth};
 use crate::domain::coverage::Watched;
-use crate::domain::health::{self, Facts, Use};
+use crate::domain::health::{self, Facts, Judgement, Use};
 use crate::domain::status::Problem;
 use crate::domain::{duration, lifecycle};
 
+/// While gates are waited for, what may be due is looked at again after this.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
 /// A superseded credential in use is told of this long before its deadline, or a quarter of the overlap if that is shorter.
 const MAX_NOTICE: SignedDuration = SignedDuration::from_hours(24);
 
@@ -46,6 +48,10 @@ impl Planner<'_> {
     }
 
     pub(super) fn judge_use(&self) -> Use {
+        self.judge_use_by(&self.observed.usage.watched)
+    }
+
+    fn judge_use_by(&self, watched: &Watched) -> Use {
         if self.is_over() {
             return Use::Unjudged;
         }
@@ -53,7 +59,7 @@ impl Planner<'_> {
         let shown = self.draft.usage.as_ref().and_then(|shown| shown.last_used_at.as_ref()).map(|at| at.0);
         let idle = self.observed.token.spec.idle.as_ref();
         let facts = Facts {
-            watched: &usage.watched,
+            watched,
             created: self.created,
             last_used: usage.last_used.values().copied().max().max(shown),
             idle_after: idle.and_then(|idle| duration::parse(&idle.after).ok()),
@@ -76,8 +82,8 @@ impl Planner<'_> {
     }
 
     /// When each superseded credential may be retired for want of use.
-    fn retirements(&self) -> Vec<(String, Timestamp)> {
-        let Watched::Since(since) = self.observed.usage.watched else { return Vec::new() };
+    fn retirements(&self, watched: &Watched) -> Vec<(String, Timestamp)> {
+        let Watched::Since(since) = *watched else { return Vec::new() };
         if self.rotation.retire != RetireWhen::WhenUnused {
             return Vec::new();
         }
@@ -93,7 +99,8 @@ impl Planner<'_> {
     /// Ends superseded credentials that gates have watched unused for long enough.
     pub(super) fn retire_unused(&mut self) {
         let now = self.now;
-        let unused: Vec<_> = self.retirements().into_iter().filter(|(_, at)| *at <= now).collect();
+        let all = self.retirements(&self.observed.usage.watched);
+        let unused: Vec<_> = all.into_iter().filter(|(_, at)| *at <= now).collect();
         lifecycle::end_where(&mut self.draft, EndState::Retired, now, |credential| {
             unused.iter().any(|(id, _)| *id == credential.id)
         });
@@ -168,11 +175,21 @@ impl Planner<'_> {
 
     /// When use, or the lack of it, makes something due.
     pub(super) fn use_wakes(&self) -> Vec<Timestamp> {
-        let judged = match self.judge_use() {
+        // Nothing is concluded while gates are waited for. What would be, had they watched, is looked at again soon.
+        let settling = self.observed.usage.watched == Watched::Settling;
+        let watched = match settling {
+            true => Watched::Since(Timestamp::UNIX_EPOCH),
+            false => self.observed.usage.watched.clone(),
+        };
+        let judged = match self.judge_use_by(&watched) {
+            Use::Judged(judgement) if settling && !self.said_before(&judgement) => Some(self.now),
             Use::Judged(judgement) => judgement.wake,
             _ => None,
         };
-        let retirements = self.retirements().into_iter().map(|(_, at)| at);
+        let retirements = self.retirements(&watched).into_iter().map(|(_, at)| at);
+        let not_before =
+            settling.then(|| self.now.checked_add(LOOK_AGAIN).ok()).flatten().unwrap_or(self.now);
+        let due = judged.into_iter().chain(retirements).map(|at| at.max(not_before));
         let warnings = self.draft.credentials.iter().filter(|credential| {
             credential.state == CredentialState::Retiring && self.observed.usage.watched != Watched::Unasked
         });
@@ -181,7 +198,12 @@ impl Planner<'_> {
             .still_used()
             .into_iter()
             .filter_map(|credential| self.last_used(credential)?.checked_add(self.settle_time()).ok());
-        judged.into_iter().chain(retirements).chain(warnings).chain(calm.collect::<Vec<_>>()).collect()
+        due.chain(warnings).chain(calm).collect()
+    }
+
+    fn said_before(&self, judgement: &Judgement) -> bool {
+        let said = self.before.condition(ConditionType::InUse).map(|said| said.reason.as_str());
+        said == Some(judgement.reason.as_str()) && self.before.is_true(ConditionType::Idle) == judgement.idle
     }
 }
 

@@ -165,6 +165,40 @@ fn nothing_ends_early_where_nobody_watches_or_nobody_asked_for_it() {
 }
 
 #[test]
+fn what_falls_due_while_gates_are_waited_for_is_looked_at_again_soon() {
+    let minute = k8s_openapi::jiff::SignedDuration::from_mins(1);
+    let mut world = watched(when_unused());
+    let (old, _) = rotate(&mut world, "1");
+    let since = std::mem::replace(&mut world.usage.watched, Watched::Settling);
+    world.advance("30m");
+    assert_eq!(world.reconcile(), "wait");
+    assert_eq!(world.wake, Some(world.now + minute * 30), "an hour after the rotation");
+    world.advance("45m");
+    assert_eq!(world.reconcile(), "wait");
+    assert_eq!(world.wake, Some(world.now + minute));
+    world.usage.watched = since;
+    world.advance("1m");
+    world.reconcile();
+    assert_eq!(world.ended(), [(old, EndState::Retired)]);
+
+    let mut world = watched(json!({"idle": {"after": "1h"}}));
+    let id = world.active().id;
+    use_now(&mut world, &id);
+    world.reconcile();
+    let since = std::mem::replace(&mut world.usage.watched, Watched::Settling);
+    world.advance("2h");
+    assert_eq!((world.reconcile().as_str(), world.health().as_str()), ("wait", "InUse"));
+    assert_eq!(world.wake, Some(world.now + minute));
+    world.usage.watched = since;
+    world.advance("1m");
+    world.reconcile();
+    assert_eq!(world.health(), "Idle");
+    world.usage.watched = Watched::Settling;
+    world.reconcile();
+    assert_eq!(world.wake, None, "nothing new would be said");
+}
+
+#[test]
 fn a_superseded_credential_in_use_near_its_deadline_names_its_callers() {
     let mut world = watched(json!({"rotation": {"every": "720h", "overlap": "24h", "settle": "1h"}}));
     let (old, _) = rotate(&mut world, "1");

@@ -79,6 +79,8 @@ pub struct World {
     pub usage: Observation,
     /// Most credentials that may have been minted by now, counted from causes.
     pub allowed_mints: usize,
+    /// When the last reconcile asked to be called again.
+    pub wake: Option<Timestamp>,
     in_hand: Option<Token>,
     verified: Option<(String, String)>,
     /// What server-side apply knows to be ours: it goes when the next apply leaves it out.
@@ -112,6 +114,7 @@ impl World {
             notices: Vec::new(),
             usage: Observation::unasked(),
             allowed_mints: 1,
+            wake: None,
             in_hand: None,
             verified: None,
             applied: BTreeSet::new(),
@@ -159,7 +162,8 @@ impl World {
             };
             let mut wrote = true;
             match plan(self.now, &self.settings, &observed) {
-                Step::Wait { blocked, .. } => {
+                Step::Wait { blocked, wake } => {
+                    self.wake = wake;
                     if let SecretView::Read(read) = &view
                         && delivery::holds_active(&read.secret, &self.token)
                     {

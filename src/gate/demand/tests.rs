@@ -153,3 +153,22 @@ proptest! {
         prop_assert_eq!(&Demand::from_envoy(&path, None).unwrap(), &demand);
     }
 }
+
+#[test]
+fn what_does_not_fit_is_named_in_our_own_words() {
+    for (query, expected) in [
+        ("audienc=orders", "an unknown key"),
+        ("access_token=secret", "an unknown key"),
+        ("audience=orders&scope=", "scope"),
+        ("audience=orders%20read", "audience"),
+        ("header=authorization", "header"),
+        ("challenge=digest", "challenge"),
+        ("audience", "audience"),
+        ("header=a&header=b", "more than a demand can hold"),
+    ] {
+        assert!(Demand::from_query(query).is_err(), "{query}");
+        assert_eq!(Demand::misfit_in_query(query), expected, "{query}");
+    }
+    assert_eq!(Demand::misfit_in_extensions([("audience", "orders"), ("scope", " ")]), "scope");
+    assert_eq!(Demand::misfit_in_extensions([("scopes", "secret")]), "an unknown key");
+}

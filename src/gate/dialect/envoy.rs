@@ -40,10 +40,7 @@ pub fn check(desk: &Desk, request: &CheckRequest) -> CheckResponse {
     let response = match demand(attributes) {
         // Fails closed: what the route demands is not known.
         Err(outcome) => {
-            desk.misrouted(Dialect::EnvoyGrpc, || {
-                let entry = |entry: &Entry| format!("{}={}", text(&entry.key), text(&entry.value));
-                attributes.context_extensions.iter().map(entry).collect::<Vec<_>>().join(", ")
-            });
+            desk.misrouted(Dialect::EnvoyGrpc, || Demand::misfit_in_extensions(extensions(attributes)));
             let verdict = desk.gate.refuse(Dialect::EnvoyGrpc, outcome, now);
             respond(&answer(&verdict, &Demand::none()), None, &Demand::none())
         }
@@ -73,8 +70,11 @@ fn demand(attributes: &AttributeContext) -> Result<Demand<'_>, Outcome> {
     if !attributes.context_extensions.iter().all(legible) {
         return Err(Outcome::Misrouted);
     }
-    let extensions = attributes.context_extensions.iter();
-    Demand::from_extensions(extensions.map(|entry| (text(&entry.key), text(&entry.value))))
+    Demand::from_extensions(extensions(attributes))
+}
+
+fn extensions(attributes: &AttributeContext) -> impl Iterator<Item = (&str, &str)> {
+    attributes.context_extensions.iter().map(|entry| (text(&entry.key), text(&entry.value)))
 }
 
 /// All headers, in whichever form Envoy sends them; were it both, what stands in both would be a conflict.

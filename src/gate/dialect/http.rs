@@ -70,9 +70,8 @@ impl HttpGate {
         };
         if demand.is_err() {
             self.desk.misrouted(dialect, || match dialect {
-                // Envoy appends what the client asked for.
-                Dialect::EnvoyHttp => "before path= in path_prefix".to_owned(),
-                _ => uri.query().unwrap_or_default().to_owned(),
+                Dialect::EnvoyHttp => "path_prefix",
+                _ => Demand::misfit_in_query(uri.query().unwrap_or_default()),
             });
         }
         Some(self.judge(dialect, demand, headers))

@@ -30,16 +30,13 @@ use super::metrics::Dialect;
 use crate::domain::ports::Clock;
 use crate::platform::reminder::Reminder;
 
-/// Most of a demand that is logged, in characters.
-const MAX_SAID: usize = 256;
-
 /// What all dialects share: the gate, the clock, and whom to believe about addresses.
 #[derive(Clone)]
 pub struct Desk {
     gate: Arc<Gate>,
     clock: Arc<dyn Clock>,
     trusted_proxies: usize,
-    misrouted: Arc<Mutex<Reminder>>,
+    misrouted: Arc<[Mutex<Reminder>; Dialect::ALL.len()]>,
 }
 
 impl Desk {
@@ -49,16 +46,14 @@ impl Desk {
         Self { gate, clock, trusted_proxies, misrouted: Arc::default() }
     }
 
-    /// A route's demand cannot be understood, and everybody is denied there: that is for whoever configured it. `said` is what
-    /// stands in the proxy's configuration, and nothing of the client's.
-    fn misrouted(&self, dialect: Dialect, said: impl FnOnce() -> String) {
-        if self.misrouted.lock().is_due() {
-            let demand: String = said().chars().take(MAX_SAID).collect();
+    /// A route's demand cannot be understood, and everybody is denied there: that is for whoever configured it. `key` says what
+    /// of it, and never what was sent.
+    fn misrouted(&self, dialect: Dialect, key: impl FnOnce() -> &'static str) {
+        if self.misrouted[dialect as usize].lock().is_due() {
             tracing::warn!(
                 dialect = dialect.as_str(),
-                demand,
-                "a route's demand cannot be understood, so all its requests are denied: see audience, scope, header and \
-                 challenge in the proxy's configuration"
+                key = key(),
+                "a route's demand cannot be understood, so all its requests are denied: see the proxy's configuration"
             );
         }
     }

@@ -6,7 +6,7 @@
 //! open is sealed as it is. So however long the ledger is away, a gate holds at most a handful of sets for each token that
 //! was used, each of at most 16 callers for a credential, and nothing is lost.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +31,9 @@ const FIRST_AGAIN: Duration = Duration::from_secs(20);
 /// The longest time after which it is sent again.
 const LAST_AGAIN: Duration = Duration::from_secs(900);
 
-/// Sealed sets of one token that wait; with more, what is open has to wait for a receipt.
-pub const MAX_SEALED: usize = 4;
+/// Sealed sets of one token that wait. With so many, what is open is not sealed before a receipt, so the ledger must not keep
+/// a copy of it: it is sent without a number, only to be believed.
+const MAX_SEALED: usize = 4;
 
 /// Who reports.
 #[derive(Clone, Debug)]
@@ -79,8 +80,10 @@ pub struct Reporter {
     unsent: BTreeMap<u64, Arc<str>>,
     /// Sealed sets that it was sent, by when they are sent again.
     again: BTreeMap<(Duration, u64), Arc<str>>,
-    /// Tokens whose open set is not as this link was last sent it.
-    changed: BTreeSet<Arc<str>>,
+    /// Tokens whose open set is not as this link was last sent it, in the order in which they changed.
+    changed: BTreeMap<u64, Arc<str>>,
+    /// The last change's number.
+    changes: u64,
     sums: Sums,
     linked: bool,
     leaving: bool,
@@ -90,8 +93,6 @@ pub struct Reporter {
     last_sent: Option<Duration>,
     /// The last report was full.
     full: bool,
-    /// Tokens with [`MAX_SEALED`] sealed sets: of what is open there the ledger has no copy.
-    crowded: usize,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +108,8 @@ struct Open {
     set: Set,
     /// What it will be sealed with, once a copy of it was sent.
     number: Option<u64>,
+    /// Its place among those that changed.
+    changed: Option<u64>,
 }
 
 impl Entry {
@@ -128,7 +131,8 @@ impl Reporter {
             tokens: HashMap::new(),
             unsent: BTreeMap::new(),
             again: BTreeMap::new(),
-            changed: BTreeSet::new(),
+            changed: BTreeMap::new(),
+            changes: 0,
             sums: Sums::default(),
             linked: false,
             leaving: false,
@@ -136,7 +140,6 @@ impl Reporter {
             not_before: Duration::ZERO,
             last_sent: None,
             full: false,
-            crowded: 0,
         }
     }
 
@@ -155,7 +158,17 @@ impl Reporter {
         if entry.sealed.is_empty() || self.leaving {
             self.seal(&uid);
         } else {
-            self.changed.insert(uid);
+            self.mark(&uid);
+        }
+    }
+
+    /// The open set of a token is to be copied.
+    fn mark(&mut self, uid: &Arc<str>) {
+        let open = self.tokens.get_mut(uid).and_then(|entry| entry.open.as_deref_mut());
+        if let Some(open) = open.filter(|open| open.changed.is_none()) {
+            self.changes += 1;
+            open.changed = Some(self.changes);
+            self.changed.insert(self.changes, Arc::clone(uid));
         }
     }
 
@@ -163,7 +176,9 @@ impl Reporter {
     fn seal(&mut self, uid: &Arc<str>) {
         let Some(entry) = self.tokens.get_mut(uid) else { return };
         let Some(open) = entry.open.take().map(|open| *open) else { return };
-        self.changed.remove(uid);
+        if let Some(place) = open.changed {
+            self.changed.remove(&place);
+        }
         let number = open.number.unwrap_or_else(|| {
             self.seals += 1;
             self.seals
@@ -173,11 +188,8 @@ impl Reporter {
         // One is the rule, and a vector that grows by itself begins with four.
         entry.sealed.reserve_exact(1);
         entry.sealed.push(Waiting::new(&set));
-        self.crowded += usize::from(entry.sealed.len() == MAX_SEALED);
         entry.open = rest.map(|set| Box::new(Open { set, ..Open::default() }));
-        if entry.open.is_some() {
-            self.changed.insert(Arc::clone(uid));
-        }
+        self.mark(uid);
     }
 
     /// There is a ledger to report to, another than before. It is told everything.
@@ -220,8 +232,10 @@ impl Reporter {
                 (waiting.again, waiting.sent) = (None, 0);
                 self.unsent.insert(waiting.sequence, Arc::clone(uid));
             }
-            if entry.open.is_some() {
-                self.changed.insert(Arc::clone(uid));
+            if let Some(open) = &mut entry.open {
+                self.changes += 1;
+                open.changed = Some(self.changes);
+                self.changed.insert(self.changes, Arc::clone(uid));
             }
         }
     }
@@ -244,6 +258,7 @@ impl Reporter {
             }
         }
         self.last_sent = None;
+        self.start_over();
     }
 
     /// When the next report is due; `None` while there is no ledger. Not to be asked while one is under way.
@@ -284,7 +299,7 @@ impl Reporter {
             leaving: self.leaving,
             sealed,
             open,
-            more: !self.unsent.is_empty() || !self.changed.is_empty() || self.crowded > 0 && !self.leaving,
+            more: !self.unsent.is_empty() || !self.changed.is_empty(),
         }
     }
 
@@ -305,7 +320,11 @@ impl Reporter {
                 break;
             }
             *room = room.saturating_sub(bytes);
-            let pause = FIRST_AGAIN.saturating_mul(3_u32.saturating_pow(waiting.sent)).min(LAST_AGAIN);
+            let pause = match self.leaving {
+                // Nobody is here to send it later.
+                true => self.flush,
+                false => FIRST_AGAIN.saturating_mul(3_u32.saturating_pow(waiting.sent)).min(LAST_AGAIN),
+            };
             waiting.sent = waiting.sent.saturating_add(1);
             waiting.again = Some(now + pause);
             sealed.extend(waiting.set());
@@ -319,13 +338,19 @@ impl Reporter {
     fn next_open(&mut self, room: &mut usize) -> Vec<Sealed> {
         let mut copies: Vec<Sealed> = Vec::new();
         while self.failures == 0 && copies.len() < MAX_ENTRIES {
-            let Some(uid) = self.changed.first().cloned() else { break };
-            let entry = self.tokens.get_mut(&uid).filter(|entry| entry.sealed.len() < MAX_SEALED);
+            let Some((_, uid)) = self.changed.first_key_value() else { break };
+            let uid = Arc::clone(uid);
+            let entry = self.tokens.get_mut(&uid);
+            let crowded = entry.as_ref().is_some_and(|entry| entry.sealed.len() >= MAX_SEALED);
             if let Some(open) = entry.and_then(|entry| entry.open.as_deref_mut()) {
-                let number = *open.number.get_or_insert_with(|| {
-                    self.seals += 1;
-                    self.seals
-                });
+                let number = match open.number {
+                    Some(number) => number,
+                    None if crowded => 0,
+                    None => {
+                        self.seals += 1;
+                        *open.number.insert(self.seals)
+                    }
+                };
                 let (copy, _) = open.set.clone().seal(&uid, number);
                 let bytes = copy.encoded_len();
                 if bytes > *room && !copies.is_empty() {
@@ -333,6 +358,7 @@ impl Reporter {
                 }
                 *room = room.saturating_sub(bytes);
                 copies.push(copy);
+                open.changed = None;
             }
             self.changed.pop_first();
         }
@@ -349,7 +375,6 @@ impl Reporter {
             let Some(entry) = self.tokens.get_mut(&uid) else { continue };
             let at = entry.sealed.iter().position(|waiting| waiting.sequence == settled.sequence);
             let Some(at) = at else { continue };
-            self.crowded -= usize::from(entry.sealed.len() == MAX_SEALED);
             let waiting = entry.sealed.remove(at);
             self.unsent.remove(&settled.sequence);
             if let Some(again) = waiting.again {
@@ -367,6 +392,8 @@ impl Reporter {
             match (entry.sealed.is_empty(), &entry.open) {
                 (true, Some(_)) => self.seal(&uid),
                 (true, None) => drop(self.tokens.remove(&uid)),
+                // A copy was sent that could not be kept: see [`MAX_SEALED`].
+                (false, Some(open)) if open.number.is_none() => self.mark(&uid),
                 (false, _) => {}
             }
         }
@@ -379,14 +406,15 @@ impl Reporter {
         for uid in gone {
             let Some(entry) = self.tokens.remove(&uid) else { continue };
             self.sums.forgotten = self.sums.forgotten.saturating_add(entry.held());
-            self.crowded -= usize::from(entry.sealed.len() >= MAX_SEALED);
             for waiting in &entry.sealed {
                 self.unsent.remove(&waiting.sequence);
                 if let Some(again) = waiting.again {
                     self.again.remove(&(again, waiting.sequence));
                 }
             }
-            self.changed.remove(&uid);
+            if let Some(place) = entry.open.and_then(|open| open.changed) {
+                self.changed.remove(&place);
+            }
         }
     }
 

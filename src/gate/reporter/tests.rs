@@ -301,12 +301,14 @@ fn whoever_leaves_seals_everything_and_says_so() {
     assert_eq!(reporter.due(), Some(second(3)).min(reporter.due()), "at once");
     let report = reporter.report(second(3), 50);
     assert!(report.leaving);
-    assert_eq!(said(&report), ["b#2=1", "a#3=4"]);
+    assert_eq!(said(&report), ["a#1=3", "b#2=1", "a#3=4"]);
     assert!(reporter.is_said());
+    // Whoever did not take it this time is asked again, as long as there is somebody to ask.
+    assert_eq!(said(&reporter.report(second(4), 50)).len(), 3);
     // A leader that takes over in this moment gets all of it.
     reporter.linked(second(3));
     assert!(!reporter.is_said());
-    assert_eq!(said(&reporter.report(second(4), 50)), ["a#1=3", "b#2=1", "a#3=4"]);
+    assert_eq!(said(&reporter.report(second(5), 50)), ["a#1=3", "b#2=1", "a#3=4"]);
     for (token, sequence) in [("a", 1), ("a", 3), ("b", 2)] {
         reporter.receipt(&settled(token, sequence));
     }
@@ -333,19 +335,42 @@ fn a_report_says_whether_there_is_more_than_it_holds() {
 }
 
 #[test]
-fn where_too_many_sets_wait_the_ledger_is_told_that_it_does_not_know_all() {
+fn where_too_many_sets_wait_a_copy_is_to_be_believed_and_not_kept() {
     let mut reporter = reporter();
-    let mut more = Vec::new();
+    let mut sent = Vec::new();
     for round in 1..=6 {
-        reporter.count(used("a", "c1", 1, 100));
-        more.push(reporter.report(second(round * 100), 50).more);
+        reporter.count(used("a", "c1", round, 100));
+        sent.extend(copies(&reporter.report(second(round * 100), 50)));
         reporter.failed(second(round * 100));
         reporter.report(second(round * 100 + 20), 50);
         reporter.receipt(&Receipt::default());
     }
-    assert_eq!(more, [false, false, false, false, true, true]);
+    assert_eq!(sent, ["a#2=2", "a#3=3", "a#4=4", "a#0=5", "a#0=11"]);
+    reporter.report(second(700), 50);
     reporter.receipt(&settled("a", 1));
-    assert!(!reporter.report(second(900), 50).more);
+    let report = reporter.report(second(800), 50);
+    assert_eq!((copies(&report), report.more), (vec!["a#5=11".into()], false));
+}
+
+#[test]
+fn none_is_kept_from_being_copied_by_those_that_change_all_the_time() {
+    let mut reporter = reporter();
+    let all = MAX_ENTRIES + 5;
+    let count = |reporter: &mut Reporter, at: i64| {
+        for token in 0..all {
+            reporter.count(used(&format!("token-{token:05}"), "c1", 1, at));
+        }
+    };
+    count(&mut reporter, 100);
+    while !reporter.report(second(1), 50).sealed.is_empty() {}
+    let mut copied = std::collections::BTreeSet::new();
+    for round in 0..2 {
+        count(&mut reporter, 101 + round);
+        let report = reporter.report(second(2), 50);
+        assert!(report.more);
+        copied.extend(report.open.into_iter().map(|set| set.token));
+    }
+    assert_eq!(copied.len(), all);
 }
 
 #[test]

@@ -65,6 +65,21 @@ pub enum Offer {
     TooMany,
 }
 
+/// The last sets of one gate that are persisted: as many as may wait at a time.
+#[derive(Debug)]
+struct Persistent {
+    gate: Arc<str>,
+    epoch: i64,
+    /// In their order; never empty.
+    sequences: Vec<u64>,
+}
+
+impl Persistent {
+    fn last(&self) -> (i64, u64) {
+        (self.epoch, self.sequences.last().copied().unwrap_or(0))
+    }
+}
+
 /// One token.
 #[derive(Debug)]
 pub struct Entry {
@@ -74,8 +89,8 @@ pub struct Entry {
     pub sets: Vec<Waiting>,
     /// Copies of sets that gates have not sealed: one for each gate.
     pub open: Vec<Waiting>,
-    /// The last set of each gate that is persisted.
-    settled: Vec<(Arc<str>, i64, u64)>,
+    /// The last sets of each gate that are persisted.
+    settled: Vec<Persistent>,
     /// Last uses as far as they were reported.
     pub live: BTreeMap<String, Timestamp>,
     /// What this leader persisted last.
@@ -128,11 +143,11 @@ impl Entry {
     /// Takes a sealed set in, unless it is known. Uses are noted separately.
     pub fn offer(&mut self, gate: &Arc<str>, epoch: i64, sealed: &Arc<Sealed>, now: Duration) -> Offer {
         let key = (epoch, sealed.sequence);
-        let settled = self.settled.iter().find(|(name, ..)| name == gate);
-        match settled.map(|(_, epoch, sequence)| (*epoch, *sequence)) {
-            // None is left out, so a lower one of the same process was persisted before.
-            Some(last) if last.0 == epoch && last >= key => return Offer::Settled,
-            Some(last) if last > key => return Offer::Backwards,
+        match self.settled.iter().find(|settled| settled.gate == *gate) {
+            Some(settled) if settled.epoch == epoch && settled.sequences.contains(&sealed.sequence) => {
+                return Offer::Settled;
+            }
+            Some(settled) if settled.last() > key => return Offer::Backwards,
             _ => {}
         }
         let mut own = self.sets.iter().filter(|set| set.gate == *gate);
@@ -159,7 +174,7 @@ impl Entry {
     pub fn hold(&mut self, copy: Waiting) {
         let key = (copy.epoch, copy.sealed.sequence);
         let sealed = self.sets.iter().map(|set| (&set.gate, (set.epoch, set.sealed.sequence)));
-        let settled = self.settled.iter().map(|(gate, epoch, sequence)| (gate, (*epoch, *sequence)));
+        let settled = self.settled.iter().map(|settled| (&settled.gate, settled.last()));
         if sealed.chain(settled).any(|(gate, known)| *gate == copy.gate && known >= key) {
             return;
         }
@@ -179,16 +194,27 @@ impl Entry {
         for set in sets {
             let key = (set.epoch, set.sealed.sequence);
             self.sets.retain(|other| other.gate != set.gate || (other.epoch, other.sealed.sequence) != key);
-            match self.settled.iter_mut().find(|(gate, ..)| *gate == set.gate) {
-                Some(last) => (last.1, last.2) = (last.1, last.2).max(key),
-                None => self.settled.push((set.gate.clone(), key.0, key.1)),
+            match self.settled.iter_mut().find(|settled| settled.gate == set.gate) {
+                Some(settled) if settled.epoch == set.epoch => {
+                    settled.sequences.push(set.sealed.sequence);
+                    settled.sequences.sort_unstable();
+                    let surplus = settled.sequences.len().saturating_sub(MAX_PER_GATE);
+                    settled.sequences.drain(..surplus);
+                }
+                Some(settled) if settled.epoch > set.epoch => {}
+                Some(settled) => (settled.epoch, settled.sequences) = (set.epoch, vec![set.sealed.sequence]),
+                None => self.settled.push(Persistent {
+                    gate: set.gate.clone(),
+                    epoch: set.epoch,
+                    sequences: vec![set.sealed.sequence],
+                }),
             }
         }
     }
 
     /// Forgets how far gates came that are not there any more.
     pub fn forget_gates(&mut self, there: impl Fn(&str) -> bool) {
-        self.settled.retain(|(gate, ..)| there(gate));
+        self.settled.retain(|settled| there(&settled.gate));
     }
 
     /// Notes when credentials were used. Says whether that is to be seen at once: a first use, or one after a long quiet.
@@ -209,7 +235,10 @@ impl Entry {
             let known = self.live.get(&used.credential);
             let persisted =
                 self.persisted.as_ref().is_some_and(|all| all.credentials.contains_key(&used.credential));
-            urgent |= !used.shown && !persisted;
+            let waits = self.sets.iter().flat_map(|set| &set.sealed.credentials);
+            let mut waits = waits.filter(|waiting| waiting.last_used > 0);
+            urgent |=
+                !used.shown && !persisted && !waits.any(|waiting| waiting.credential == used.credential);
             if known.is_some_and(|known| *known >= used.at) {
                 continue;
             }

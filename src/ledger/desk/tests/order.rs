@@ -39,6 +39,57 @@ fn what_a_process_did_not_bring_does_not_hold_up_the_next_one() {
 }
 
 #[test]
+fn a_copy_is_not_kept_before_what_came_earlier_is_taken_nor_without_a_number() {
+    let mut office = Office::new(1);
+    office.send("a", vec![counted(1, 1, 0.0)]);
+    office.run(1.0);
+    // The gate dies with a set that lies in the future, and with what it counted after that.
+    office.send_both("a", vec![counted(5, 2, 400.0)], vec![counted(9, 4, 1.0)]);
+    office.send_both("a", vec![], vec![counted(0, 8, 1.0)]);
+    office.run(2_000.0);
+    assert_eq!(office.sets, [(1, 1)]);
+    assert_eq!(office.desk.known(&uid(0)).0[&credential(0, 0)], at(1.0).wall, "when it was used is believed");
+}
+
+#[test]
+fn what_a_gate_that_left_could_not_bring_is_taken_from_its_copy() {
+    let mut office = Office::new(1);
+    office.send("a", vec![counted(1, 1, 0.0)]);
+    office.run(1.0);
+    office.send_both("b", vec![], vec![counted(1, 2, 1.0)]);
+    let mut bye = report("b", 99, vec![], vec![]);
+    bye.leaving = true;
+    office.deliver(bye);
+    office.run(30.0);
+    assert_eq!(office.sets, [(1, 1)], "it may say more");
+    while office.now < 600.0 {
+        let next = office.now + 50.0;
+        office.run(next);
+        office.send("a", vec![]);
+    }
+    assert_eq!(office.sets, [(1, 1), (1, 2)]);
+}
+
+#[test]
+fn receipts_reach_a_gate_that_waits_for_them_before_it_goes() {
+    let mut office = Office::new(1);
+    office.send("a", vec![counted(1, 1, 0.0)]);
+    office.run(1.0);
+    office.send("b", vec![counted(1, 2, 1.0)]);
+    let Some(Command::Persist(job)) = office.desk.next(&office.world, at(300.0)) else { panic!("nothing") };
+    for second in 0..100 {
+        office.now = 300.0 + f64::from(second);
+        let bye =
+            Report { leaving: true, ..report("b", 100 + u64::try_from(second).unwrap(), vec![], vec![]) };
+        assert!(office.deliver(bye).receipt.settled.is_empty());
+        assert!(office.desk.next(&office.world, at(office.now)).is_none());
+    }
+    office.persist(&job);
+    let bye = Report { leaving: true, ..report("b", 999, vec![], vec![]) };
+    assert_eq!(office.deliver(bye).receipt.settled.len(), 1);
+}
+
+#[test]
 fn a_set_of_an_older_process_is_refused_and_not_called_persisted() {
     let mut office = Office::new(1);
     office.send("a", vec![counted(1, 1, 0.0), counted(2, 1, 0.0)]);
