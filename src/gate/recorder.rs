@@ -1,8 +1,9 @@
 //! Counts every answer, per thread, until somebody takes the counts away.
 //!
 //! Each thread that answers has a lane of its own. What repeats is counted there without a lock ([`super::repeats`]); the
-//! rest behind a lock that nobody else wants but the drain, which holds it for a moment at a time. A drain costs what was
-//! used since the last one, and a look at each use that has ever repeated, not what exists. What is counted is drained exactly once, whether or not the credential is still in the index.
+//! rest behind a lock that nobody else wants but the drain, which holds it for a moment at a time. A drain costs what was used
+//! since the last one, and a look at each use that has ever repeated. What is counted is drained exactly once, whether or not
+//! the credential is still in the index.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
