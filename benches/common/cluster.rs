@@ -43,7 +43,15 @@ pub async fn fresh_namespace(client: &Client) -> Result<String> {
 /// Deletes a namespace and waits until it is gone: leftovers must not weigh on the next measurement.
 pub async fn drop_namespace(client: &Client, name: &str) -> Result<()> {
     let tokens = Api::<ApiToken>::namespaced(client.clone(), name);
-    tokens.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
+    // The API server gives a request a minute, and ten thousand objects may take longer: what is deleted stays deleted.
+    let mut attempts = 0;
+    while let Err(error) = tokens.delete_collection(&DeleteParams::background(), &ListParams::default()).await
+    {
+        attempts += 1;
+        if attempts == 10 {
+            return Err(error.into());
+        }
+    }
     let namespaces = Api::<Namespace>::all(client.clone());
     let uid = namespaces.get(name).await?.uid().unwrap_or_default();
     namespaces.delete(name, &DeleteParams::background()).await?;
