@@ -77,16 +77,43 @@ fn receipts_reach_a_gate_that_waits_for_them_before_it_goes() {
     office.run(1.0);
     office.send("b", vec![counted(1, 2, 1.0)]);
     let Some(Command::Persist(job)) = office.desk.next(&office.world, at(300.0)) else { panic!("nothing") };
-    for second in 0..100 {
-        office.now = 300.0 + f64::from(second);
-        let bye =
-            Report { leaving: true, ..report("b", 100 + u64::try_from(second).unwrap(), vec![], vec![]) };
-        assert!(office.deliver(bye).receipt.settled.is_empty());
-        assert!(office.desk.next(&office.world, at(office.now)).is_none());
+    let bye = |sequence: u64| Report { leaving: true, ..report("b", sequence, vec![], vec![]) };
+    for (second, sequence) in [(300.0, 100), (400.0, 101)] {
+        office.now = second;
+        assert!(office.deliver(bye(sequence)).receipt.settled.is_empty());
     }
+    // The desk looks around between two of its reports.
+    assert!(office.desk.next(&office.world, at(420.0)).is_none());
     office.persist(&job);
-    let bye = Report { leaving: true, ..report("b", 999, vec![], vec![]) };
-    assert_eq!(office.deliver(bye).receipt.settled.len(), 1);
+    assert_eq!(office.deliver(bye(102)).receipt.settled.len(), 1);
+}
+
+#[test]
+fn only_what_is_persisted_is_called_so() {
+    let mut office = Office::new(1);
+    office.send("a", vec![counted(9, 1, 0.0)]);
+    office.run(1.0);
+    let told = |answer: Answer| {
+        let ended = answer.receipt.settled.into_iter().map(|ended| (ended.sequence, ended.refused));
+        ended.collect::<BTreeMap<_, _>>()
+    };
+    let answer = told(office.send("a", vec![counted(5, 1, 0.0), counted(9, 1, 0.0)]));
+    assert_eq!((answer[&5].as_str(), answer[&9].as_str()), ("Backwards", ""));
+}
+
+#[test]
+fn a_first_use_that_is_being_shown_already_hurries_nothing_more() {
+    let mut office = Office::new(1);
+    office.send("a", vec![counted(1, 1, 0.0)]);
+    let Some(Command::Persist(job)) = office.desk.next(&office.world, at(0.0)) else { panic!("nothing") };
+    office.send_both("a", vec![], vec![counted(2, 1, 0.0)]);
+    office.persist(&job);
+    office.now = 1.0;
+    office.send("a", vec![counted(2, 1, 1.0)]);
+    office.run(4.0);
+    assert_eq!(office.times(0), [0]);
+    office.run(6.0);
+    assert_eq!(office.times(0), [0, 5]);
 }
 
 #[test]
