@@ -321,9 +321,8 @@ impl Desk {
         refused: &mut Vec<Refused>,
         now: Moment,
     ) -> Taken {
-        let soon = self.note(&set, now);
-        let uid: Arc<str> = set.claimant.uid.as_str().into();
-        let entry = self.tokens.entry(uid.clone()).or_insert_with(|| Entry::of(&set, now.mono));
+        let (uid, entry) = entry_of(&mut self.tokens, &set, now.mono);
+        let soon = entry.note(&set.used, set.shown, &self.pace, (now.mono, now.wall));
         let settled = |why: &str| {
             Taken::Settled(Settled {
                 token: set.claimant.uid.clone(),
@@ -355,18 +354,12 @@ impl Desk {
         Taken::Waits
     }
 
-    /// Notes when credentials were used. Says whether that is to be seen at once.
-    fn note(&mut self, set: &Set, now: Moment) -> bool {
-        let uid: Arc<str> = set.claimant.uid.as_str().into();
-        let entry = self.tokens.entry(uid).or_insert_with(|| Entry::of(set, now.mono));
-        entry.note(&set.used, set.shown, &self.pace, (now.mono, now.wall))
-    }
-
     /// When credentials were used is believed before a set is counted, and hurries the counts that it waits for.
     fn believe(&mut self, judged: &Judged, now: Moment) {
         let (Judged::Good(set) | Judged::Unknown(.., Some(set))) = judged else { return };
-        if self.note(set, now) {
-            self.hasten(&set.claimant.uid.as_str().into(), now.mono);
+        let (uid, entry) = entry_of(&mut self.tokens, set, now.mono);
+        if entry.note(&set.used, set.shown, &self.pace, (now.mono, now.wall)) {
+            self.hasten(&uid, now.mono);
         }
     }
 
@@ -384,8 +377,7 @@ impl Desk {
         if key.2 == 0 || self.overtakes(&key) {
             return;
         }
-        let uid: Arc<str> = set.claimant.uid.as_str().into();
-        let entry = self.tokens.entry(uid).or_insert_with(|| Entry::of(&set, now));
+        let (_, entry) = entry_of(&mut self.tokens, &set, now);
         entry.hold(Waiting { gate: gate.clone(), epoch, sealed: set.sealed, since: now });
     }
 
@@ -422,40 +414,32 @@ impl Desk {
     }
 
     fn sweep(&mut self, world: &Directory, now: Moment) {
-        self.passed_over.retain(|_, (_, last)| now.mono.saturating_sub(*last) < REMEMBER);
-        let silent = |gate: &Gate| now.mono.saturating_sub(gate.heard) > GRACE.unsigned_abs();
-        let dead: Vec<_> =
-            self.gates.iter().filter(|(_, gate)| silent(gate)).map(|(name, _)| name.clone()).collect();
-        dead.iter().for_each(|gate| self.adopt(gate, i64::MAX, now.mono));
         let there: BTreeSet<_> = self.coverage.names().map(str::to_owned).collect();
-        let mut gone = Vec::new();
+        let mut ended = Vec::new();
         // By this process's own clock as well: were the other one set, a gate that dies then would leave its copies for ever.
         self.gates.retain(|name, gate| {
-            let quiet = now.mono.saturating_sub(gate.heard) >= UNKNOWN_FOR;
-            let done = gate.leaving && gate.receipts.is_empty() && quiet;
-            let stays = there.contains(name.as_ref()) || !silent(gate) && !done;
-            if !stays {
-                gone.push(name.clone());
+            let quiet_for = now.mono.saturating_sub(gate.heard);
+            let silent = quiet_for > GRACE.unsigned_abs();
+            let done = gate.leaving && gate.receipts.is_empty() && quiet_for >= UNKNOWN_FOR;
+            let stays = there.contains(name.as_ref()) || !silent && !done;
+            if silent || !stays {
+                ended.push(name.clone());
             }
             stays
         });
-        for gate in gone {
-            // Of one that left, what it could not bring any more.
-            self.adopt(&gate, i64::MAX, now.mono);
-            self.passed_over.retain(|(other, ..), _| *other != gate);
-        }
+        // Also of one that left, what it could not bring any more.
+        ended.iter().for_each(|gate| self.adopt(gate, i64::MAX, now.mono));
+        self.passed_over.retain(|(gate, ..), (_, last)| {
+            self.gates.contains_key(gate) && now.mono.saturating_sub(*last) < REMEMBER
+        });
         let long = (self.pace.interval * 2).max(GRACE.unsigned_abs());
         self.tokens.retain(|uid, entry| {
             entry.forget_gates(|gate| there.contains(gate));
-            let ids = world.token(uid).map(|(_, ids)| ids);
-            if let Some(ids) = ids {
-                entry.live.retain(|id, _| CredentialId::parse(id).is_some_and(|id| ids.contains(&id)));
-            }
-            if entry.place != Place::Idle || !entry.sets.is_empty() {
+            let waits = entry.place != Place::Idle || !entry.sets.is_empty();
+            let Some((_, ids)) = world.token(uid) else { return waits };
+            entry.live.retain(|id, _| CredentialId::parse(id).is_some_and(|id| ids.contains(&id)));
+            if waits || !entry.open.is_empty() {
                 return true;
-            }
-            if ids.is_none() || !entry.open.is_empty() {
-                return ids.is_some();
             }
             let shown = entry.live.iter().all(|(id, at)| {
                 CredentialId::parse(id)
@@ -492,4 +476,15 @@ impl Desk {
             stretch: self.stretch,
         }
     }
+}
+
+/// What is held of the token that a set is about, which may be the first word of it.
+fn entry_of<'a>(
+    tokens: &'a mut BTreeMap<Arc<str>, Entry>,
+    set: &Set,
+    now: Duration,
+) -> (Arc<str>, &'a mut Entry) {
+    let uid: Arc<str> = set.claimant.uid.as_str().into();
+    let entry = tokens.entry(uid.clone()).or_insert_with(|| Entry::of(set, now));
+    (uid, entry)
 }

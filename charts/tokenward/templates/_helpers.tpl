@@ -207,9 +207,9 @@ a cluster may have several releases of one name; objects of the cluster need the
 {{- if and (gt $most 60) (include "tokenward.ledger.enabled" $) }}
 {{- fail (printf "%s (%d) must be at most 60: the ledger keeps account of 64 gates, and a roll needs some more than run" (ternary "gate.autoscaling.maxReplicas" "gate.replicas" .autoscaling.enabled) $most) }}
 {{- end }}
-{{- end }}
-{{- if and (ne .kind "DaemonSet") (eq .service.internalTrafficPolicy "Local") }}
+{{- if eq .service.internalTrafficPolicy "Local" }}
 {{- fail "gate.service.internalTrafficPolicy: with Local, proxies on nodes without a gate reach none; set gate.kind=DaemonSet" }}
+{{- end }}
 {{- end }}
 {{- if .autoscaling.enabled }}
 {{- if gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas) }}

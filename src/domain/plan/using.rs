@@ -187,8 +187,10 @@ impl Planner<'_> {
             _ => None,
         };
         let retirements = self.retirements(&watched).into_iter().map(|(_, at)| at);
-        let not_before =
-            settling.then(|| self.now.checked_add(LOOK_AGAIN).ok()).flatten().unwrap_or(self.now);
+        let not_before = match settling {
+            true => self.now.checked_add(LOOK_AGAIN).unwrap_or(self.now),
+            false => self.now,
+        };
         let due = judged.into_iter().chain(retirements).map(|at| at.max(not_before));
         let warnings = self.draft.credentials.iter().filter(|credential| {
             credential.state == CredentialState::Retiring && self.observed.usage.watched != Watched::Unasked

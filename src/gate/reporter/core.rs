@@ -227,17 +227,20 @@ impl Reporter {
         self.unsent.clear();
         self.again.clear();
         self.changed.clear();
+        let mut marked = Vec::new();
         for (uid, entry) in &mut self.tokens {
             for waiting in &mut entry.sealed {
                 (waiting.again, waiting.sent) = (None, 0);
                 self.unsent.insert(waiting.sequence, Arc::clone(uid));
             }
             if let Some(open) = &mut entry.open {
-                self.changes += 1;
-                open.changed = Some(self.changes);
-                self.changed.insert(self.changes, Arc::clone(uid));
+                open.changed = None;
+                marked.push(Arc::clone(uid));
             }
         }
+        // In the order of their uids: numbers are given in the order in which copies are made.
+        marked.sort_unstable();
+        marked.iter().for_each(|uid| self.mark(uid));
     }
 
     /// The gate stops: what is open is sealed too, behind what is sealed already, so that nothing waits for a receipt that

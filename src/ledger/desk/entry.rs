@@ -192,8 +192,7 @@ impl Entry {
     /// These sets are persisted.
     pub fn settle(&mut self, sets: &[Waiting]) {
         for set in sets {
-            let key = (set.epoch, set.sealed.sequence);
-            self.sets.retain(|other| other.gate != set.gate || (other.epoch, other.sealed.sequence) != key);
+            self.sets.retain(|other| !other.is(set));
             match self.settled.iter_mut().find(|settled| settled.gate == set.gate) {
                 Some(settled) if settled.epoch == set.epoch => {
                     settled.sequences.push(set.sealed.sequence);
