@@ -1,5 +1,6 @@
 //! The cases, by topic.
 
+mod adversary;
 mod bad_input;
 mod crash;
 mod delivery;
