@@ -15,8 +15,6 @@ use super::wait::until;
 pub struct Tenant {
     /// With exactly these rights.
     pub client: Client,
-    /// As the API server and its admission name them.
-    pub user: String,
     namespace: String,
 }
 
@@ -67,7 +65,6 @@ impl Space {
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
         let tenant = Tenant {
             client: Client::try_from(config).unwrap(),
-            user: format!("system:serviceaccount:{}:{name}", self.name),
             namespace: self.name.clone(),
         };
         // The API server learns of a binding from a watch.
