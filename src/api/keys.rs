@@ -3,7 +3,7 @@
 /// Field manager of every server-side apply, and the value of [`MANAGED_BY`].
 pub const FIELD_MANAGER: &str = "tokenward";
 
-/// Label that marks the Secrets this operator writes; the Secret watch selects on it.
+/// Label that marks the Secrets this operator writes, for people and their tools. Others may claim it for themselves.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// Request annotation on an ApiToken: a new value rotates, with overlap.
@@ -17,7 +17,8 @@ pub const RETIRE_NOW_AT: &str = "tokenward.dev/retire-now-at";
 pub const OWNER: &str = "tokenward.dev/owner";
 /// Secret annotation: how to reach the owner.
 pub const CONTACT: &str = "tokenward.dev/contact";
-/// Secret label and annotation: the name of the ApiToken that the Secret belongs to.
+/// Secret label and annotation: the name of the ApiToken that the Secret belongs to. The Secret watch selects whatever has
+/// the label.
 pub const TOKEN: &str = "tokenward.dev/token";
 /// Secret annotation: id of the credential that the Secret holds. Not secret.
 pub const CREDENTIAL: &str = "tokenward.dev/credential";

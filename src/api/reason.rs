@@ -92,6 +92,12 @@ words! {
         /// `spec.expiry` cannot be understood.
         ExpiryInvalid,
 
+        // States of `SecretMutated`.
+        /// An admission webhook or policy changed labels or annotations of the Secret as it was written.
+        MetadataMutated,
+        /// An admission webhook or policy changed data of the Secret as it was written.
+        DataMutated,
+
         // States of `OwnerResolved`.
         /// An owner was found on the ApiToken.
         FoundOnToken,
@@ -201,6 +207,21 @@ impl Outcome {
     /// The value at this position of [`Outcome::ALL`], as it travels between gate and ledger.
     pub fn from_index(index: u32) -> Option<Self> {
         Self::ALL.get(usize::try_from(index).ok()?).copied()
+    }
+
+    /// Refused to somebody who holds the credential. The others are about credentials that nobody proved to hold: an id is
+    /// public, and anybody can send one.
+    pub const fn is_proved_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::Ended
+                | Self::Overdue
+                | Self::Suspended
+                | Self::Compromised
+                | Self::Expired
+                | Self::WrongAudience
+                | Self::MissingScope
+        )
     }
 
     /// Its position in [`Outcome::ALL`].

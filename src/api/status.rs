@@ -239,11 +239,13 @@ pub enum ConditionType {
     SupersededInUse,
     /// Another ApiToken's status holds a credential of the same id. Present only while true.
     CredentialClash,
+    /// The API server stored the Secret otherwise than it was written. Present only while true.
+    SecretMutated,
 }
 
 impl ConditionType {
     /// Every type that the controller writes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
@@ -253,6 +255,7 @@ impl ConditionType {
         Self::Idle,
         Self::SupersededInUse,
         Self::CredentialClash,
+        Self::SecretMutated,
     ];
 
     /// The condition's `type`.
@@ -267,6 +270,7 @@ impl ConditionType {
             Self::Idle => "Idle",
             Self::SupersededInUse => "SupersededInUse",
             Self::CredentialClash => "CredentialClash",
+            Self::SecretMutated => "SecretMutated",
         }
     }
 }

@@ -2,13 +2,23 @@
 //! Secret. Losing all of it loses nothing but time.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Secret;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::index::{Progress, SecretEntry};
 use crate::api::{ApiToken, Reason};
 use crate::domain::plan::SecretView;
 use crate::domain::token::Token;
+
+/// A Secret that no watch shows is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// All such Secrets together, at most.
+const LOOKS_PER_SECOND: usize = 10;
+/// A write that an admission webhook undid is not repeated sooner, unless something changes.
+const WRITE_AGAIN: Duration = Duration::from_secs(120);
 
 /// A Secret at a version that was read, or answered to our own write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +29,19 @@ pub struct Verified {
     pub resource_version: String,
     /// How far the watch had come then.
     pub seen: Progress,
+    /// It lacked the label that the watch selects by: when it was looked at.
+    pub unwatched: Option<Instant>,
+}
+
+/// What the API server stored at our last write.
+#[derive(Debug)]
+struct Answer {
+    uid: Option<String>,
+    resource_version: Option<String>,
+    /// Of the ApiToken: another declaration is written at once.
+    generation: Option<i64>,
+    credential: String,
+    at: Instant,
 }
 
 /// One token's entry.
@@ -29,6 +52,7 @@ struct Entry {
     written: u64,
     verified: Option<Verified>,
     in_hand: Option<InHand>,
+    answer: Option<Answer>,
     failures: u32,
 }
 
@@ -60,6 +84,36 @@ impl Memory {
     /// Remembers a Secret that was read or written.
     pub fn verified(&self, token: &ApiToken, verified: Verified) {
         self.with(token.namespace(), token.uid(), |entry| entry.verified = Some(verified));
+    }
+
+    /// Remembers what our write of a credential was answered with.
+    pub fn answered(&self, token: &ApiToken, credential: &str, stored: &Secret) {
+        let answer = Answer {
+            uid: stored.metadata.uid.clone(),
+            resource_version: stored.metadata.resource_version.clone(),
+            generation: token.metadata.generation,
+            credential: credential.to_owned(),
+            at: Instant::now(),
+        };
+        self.with(token.namespace(), token.uid(), |entry| entry.answer = Some(answer));
+    }
+
+    /// The credential whose recent write was answered with exactly this Secret.
+    pub fn answer(&self, token: &ApiToken, secret: &Secret) -> Option<String> {
+        let entries = self.0.lock();
+        let answer = entries.get(token.uid())?.answer.as_ref()?;
+        let same = answer.uid == secret.metadata.uid
+            && answer.resource_version == secret.metadata.resource_version
+            && answer.generation == token.metadata.generation
+            && answer.at.elapsed() < WRITE_AGAIN;
+        same.then(|| answer.credential.clone())
+    }
+
+    /// How often this token's Secret has to be looked at, because no watch shows it.
+    pub fn look_every(&self, uid: &str) -> Option<Duration> {
+        let entries = self.0.lock();
+        entries.get(uid)?.unwatched()?;
+        Some(look_every(&entries))
     }
 
     /// Keeps the plaintext of a credential that is about to be published in `token`.
@@ -100,6 +154,7 @@ impl Memory {
     pub fn settled(&self, uid: &str) {
         if let Some(entry) = self.0.lock().get_mut(uid) {
             entry.in_hand = None;
+            entry.answer = None;
             entry.failures = 0;
         }
     }
@@ -132,7 +187,13 @@ impl Memory {
 
     /// What is known about the token's Secret without asking anybody.
     pub fn view(&self, token: &ApiToken, found: Option<&SecretEntry>, progress: Progress) -> SecretView {
-        let own = self.0.lock().get(token.uid()).and_then(|entry| entry.verified.clone());
+        let (own, fresh) = {
+            let entries = self.0.lock();
+            let entry = entries.get(token.uid());
+            let looked = entry.and_then(Entry::unwatched);
+            let fresh = looked.is_some_and(|looked| looked.elapsed() < look_every(&entries));
+            (entry.and_then(|entry| entry.verified.clone()), fresh)
+        };
         let status = token.status.as_ref();
         let written_here = own.is_some();
         let known = own.or_else(|| {
@@ -141,6 +202,7 @@ impl Memory {
                 uid: delivery.uid.clone(),
                 resource_version: delivery.resource_version.clone(),
                 seen: Progress::default(),
+                unwatched: None,
             })
         });
         let verified = |known: Verified| SecretView::Verified {
@@ -159,9 +221,12 @@ impl Memory {
                     SecretView::Unread
                 }
             }
+            // No watch will report it: it was looked at a moment ago.
+            (Some(known), None) if fresh => verified(known),
             // Not reported yet, unless a list has begun since, or the watch has passed the version and it is gone.
             (Some(known), None)
                 if written_here
+                    && known.unwatched.is_none()
                     && known.seen.lists == progress.lists
                     && progress.highest < numeric(Some(&known.resource_version)) =>
             {
@@ -183,6 +248,19 @@ impl Memory {
             .or_insert_with(|| Entry { namespace: namespace.into(), ..Entry::default() });
         change(entry)
     }
+}
+
+impl Entry {
+    fn unwatched(&self) -> Option<Instant> {
+        self.verified.as_ref().and_then(|verified| verified.unwatched)
+    }
+}
+
+/// The more Secrets there are that no watch shows, the longer the pause between two looks at each: together they take
+/// no more than [`LOOKS_PER_SECOND`].
+fn look_every(entries: &HashMap<String, Entry>) -> Duration {
+    let unwatched = entries.values().filter(|entry| entry.unwatched().is_some()).count();
+    LOOK_EVERY.max(Duration::from_secs((unwatched / LOOKS_PER_SECOND) as u64))
 }
 
 /// Versions of one resource may be compared as numbers since Kubernetes 1.35 (KEP-5504), and on every etcd-backed server

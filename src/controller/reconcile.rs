@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 use kube::runtime::controller::Action;
@@ -22,7 +21,7 @@ use crate::domain::plan::{Observed, ReadSecret, SecretView, Settings, Step, plan
 use crate::domain::ports::{Clock, Entropy, UsageSource};
 use crate::domain::status::Problem;
 use crate::domain::token::Token;
-use crate::domain::{delivery, lifecycle};
+use crate::domain::{delivery, lifecycle, mutation};
 
 /// More steps than the longest sound sequence takes: read, mint, deliver, confirm, with a conflict on the way.
 const MAX_STEPS: usize = 12;
@@ -87,7 +86,9 @@ pub async fn reconcile(kept: Arc<Kept>, context: Arc<Context>) -> Result<Action,
             if untouched {
                 context.memory.tidy(token, context.secrets.get(&secret_key(token)).as_ref());
             }
-            Ok(until(wake, context.clock.now(), context.resync))
+            let now = context.clock.now();
+            let look = context.memory.look_every(token.uid()).and_then(|every| now.checked_add(every).ok());
+            Ok(until(wake.into_iter().chain(look).min(), now, context.resync))
         }
     }
 }
@@ -191,7 +192,10 @@ impl<'a> Look<'a> {
             Step::ReadSecret => {
                 let seen = self.context.secrets.progress();
                 match self.context.executor.read_secret(&self.token).await {
-                    Ok(Some(secret)) => self.saw(secret, false, seen),
+                    Ok(Some(secret)) => {
+                        let answered = self.context.memory.answer(&self.token, &secret);
+                        self.saw(ReadSecret { secret, written: false, answered }, seen);
+                    }
                     Ok(None) => self.secret = SecretView::Absent,
                     Err(error) => self.refused(error)?,
                 }
@@ -200,7 +204,11 @@ impl<'a> Look<'a> {
             Step::Deliver { desired, precondition } => {
                 let seen = self.context.secrets.progress();
                 match self.context.executor.apply_secret(&self.token, &desired, &precondition).await {
-                    Ok(secret) => self.saw(secret, true, seen),
+                    Ok(secret) => {
+                        let credential = desired.credential().to_owned();
+                        self.context.memory.answered(&self.token, &credential, &secret);
+                        self.saw(ReadSecret { secret, written: true, answered: Some(credential) }, seen);
+                    }
                     // Somebody was faster: what is there now decides.
                     Err(Error::Conflict(_)) => self.secret = SecretView::Unread,
                     Err(error) => self.refused(error)?,
@@ -224,9 +232,9 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn saw(&mut self, secret: Secret, written: bool, seen: Progress) {
+    fn saw(&mut self, read: ReadSecret, seen: Progress) {
         self.seen = seen;
-        self.secret = SecretView::Read(Box::new(ReadSecret { secret, written }));
+        self.secret = SecretView::Read(Box::new(read));
     }
 
     /// Remembers the Secret that was read or written, once the status says that what it holds is the active credential.
@@ -237,6 +245,7 @@ impl<'a> Look<'a> {
                 uid: read.secret.meta().uid.clone().unwrap_or_default(),
                 resource_version: read.secret.meta().resource_version.clone().unwrap_or_default(),
                 seen: self.seen,
+                unwatched: (!mutation::is_watched(&read.secret)).then(tokio::time::Instant::now),
             };
             self.context.memory.verified(&self.token, verified);
         }

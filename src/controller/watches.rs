@@ -252,11 +252,8 @@ fn understood(event: Event<DeserializeGuard<ApiToken>>, metrics: &Metrics) -> Op
 
 async fn watch_secrets(shared: Shared, namespace: Option<String>, triggers: broadcast::Sender<Trigger>) {
     let api = scoped::<PartialObjectMeta<Secret>>(&shared, namespace.as_deref());
-    let config = watcher::Config::default().page_size(PAGE).labels(&format!(
-        "{}={}",
-        keys::MANAGED_BY,
-        keys::FIELD_MANAGER
-    ));
+    // By a label of our own domain, and whatever its value: labels that are everybody's are changed by everybody.
+    let config = watcher::Config::default().page_size(PAGE).labels(keys::TOKEN);
     let mut events = Box::pin(resilient(watch_objects(api, config), "secrets", &shared.metrics.process));
     while let Some(event) = events.next().await {
         let listed = matches!(event, Event::InitDone);

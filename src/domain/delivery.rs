@@ -10,6 +10,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::mutation;
 use super::template::{self, Names, TemplateError};
 use super::token::Token;
 use crate::api::{ApiToken, Credential, CredentialState, DEFAULT_SECRET_KEY, Owner, SecretSpec, keys};
@@ -68,15 +69,14 @@ pub fn desired(
 }
 
 impl DesiredSecret {
+    /// Id of the credential that it is put together around.
+    pub fn credential(&self) -> &str {
+        self.annotations.get(keys::CREDENTIAL).map_or("", String::as_str)
+    }
+
     /// Whether `actual` says all that is wanted. What others added is theirs and does not count.
     pub fn is_met_by(&self, actual: &Secret) -> bool {
-        let holds = |wanted: &BTreeMap<String, String>, found: &Option<BTreeMap<String, String>>| {
-            wanted.iter().all(|(key, value)| found.as_ref().and_then(|found| found.get(key)) == Some(value))
-        };
-        let data = |key: &String| actual.data.as_ref().and_then(|data| data.get(key));
-        holds(&self.labels, &actual.metadata.labels)
-            && holds(&self.annotations, &actual.metadata.annotations)
-            && self.data.iter().all(|(key, value)| data(key).is_some_and(|found| found.0 == value.as_bytes()))
+        mutation::mutations(self, actual).is_empty()
     }
 }
 
@@ -113,16 +113,21 @@ pub fn is_controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
 }
 
 /// Whether the Secret, as it was read, may be remembered as verified: the ApiToken controls it, and it holds the one active
-/// credential. Anything less has to be read again, or an altered Secret would be taken for a good one.
+/// credential under its key. Anything less has to be read again, or an altered Secret would be taken for a good one.
 pub fn holds_active(secret: &Secret, token: &ApiToken) -> bool {
     let credentials = token.status.as_ref().map_or(&[][..], |status| &status.credentials);
     let key = token.spec.secret.as_ref().map_or(DEFAULT_SECRET_KEY, SecretSpec::key);
     let mut active = credentials.iter().filter(|credential| credential.state == CredentialState::Active);
     let (first, second) = (active.next(), active.next());
-    let held = held_token(secret, key, credentials).map(|held| held.digest());
     is_controlled_by(&secret.metadata, token.uid())
         && second.is_none()
-        && first.is_some_and(|first| held.is_some_and(|held| held == first.digest))
+        && first.is_some_and(|first| holds_under(secret, key, &first.digest))
+}
+
+/// Whether the token with this digest stands where workloads look for it.
+pub fn holds_under(secret: &Secret, key: &str, digest: &str) -> bool {
+    let value = secret.data.as_ref().and_then(|data| data.get(key));
+    value.and_then(token_in).is_some_and(|held| held.digest() == digest)
 }
 
 /// The token that the Secret's annotation names as delivered, under whichever key.

@@ -8,6 +8,7 @@ pub mod duration;
 pub mod health;
 pub mod lease;
 pub mod lifecycle;
+pub mod mutation;
 pub mod notice;
 pub mod ownership;
 pub mod plan;

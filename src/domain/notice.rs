@@ -1,6 +1,8 @@
 //! What is worth an event: the differences between the status before and after a write. An event is published after the
 //! write that it announces, and only for a transition.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use crate::api::{ApiTokenStatus, ConditionType, CredentialState, EndState, EndedCredential, Reason};
 
 /// One event to publish about an ApiToken.
@@ -194,6 +196,11 @@ fn used(before: &ApiTokenStatus, after: &ApiTokenStatus, notices: &mut Vec<Notic
     began(ConditionType::Idle, false);
     began(ConditionType::SupersededInUse, true);
     began(ConditionType::CredentialClash, true);
+    // What workloads notice too is told as what is in the way.
+    let in_the_way = |condition: &Condition| condition.reason == Reason::DataMutated.as_str();
+    if !after.condition(ConditionType::SecretMutated).is_some_and(in_the_way) {
+        began(ConditionType::SecretMutated, true);
+    }
     if before.is_true(ConditionType::Idle) && after.is_true(ConditionType::InUse) {
         notices.push(Notice { reason: Reason::InUse, warning: false, note: "Used again".to_owned() });
     }

@@ -4,6 +4,7 @@
 //! nothing: a crash between two steps is repaired by looking.
 
 mod holding;
+mod standing;
 mod using;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -12,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ObjectMeta;
 
 use self::holding::Holding;
+use self::standing::Standing;
 use super::delivery::{self, DesiredSecret};
 use super::lifecycle;
 use super::ownership::{self, OwnerOrigin, OwnershipRules};
@@ -58,9 +60,12 @@ pub enum SecretView {
 pub struct ReadSecret {
     /// The whole object.
     pub secret: Secret,
-    /// It is the answer to our own write: what it says is what was wanted, and is not compared again, so that an
-    /// admission webhook that rewrites it cannot keep us writing.
+    /// It is the answer to our own write: where it differs from what was wanted, that is told and not written again, so
+    /// that an admission webhook that rewrites it cannot keep us writing.
     pub written: bool,
+    /// It is as it answered a recent write of ours, of the credential with this id: to write the same again would be
+    /// answered by the same.
+    pub answered: Option<String>,
 }
 
 /// All that a decision rests on.
@@ -146,6 +151,7 @@ struct Planner<'a> {
     problem: Option<Problem>,
     owner_origin: Option<OwnerOrigin>,
     compromised: bool,
+    standing: Standing,
 }
 
 impl<'a> Planner<'a> {
@@ -182,6 +188,7 @@ impl<'a> Planner<'a> {
             problem,
             owner_origin,
             compromised: false,
+            standing: Standing::AsBefore,
         }
     }
 
@@ -200,21 +207,18 @@ impl<'a> Planner<'a> {
             let refusal = refusal.clone();
             return self.settle_with(refusal);
         }
+        if let Some((desired, secret)) = self.swallowed() {
+            let secret = secret.clone();
+            return self.settle_undelivered(&desired, &secret);
+        }
         match self.holding() {
             Holding::Unknown => Step::ReadSecret,
             Holding::Foreign => {
-                let name = self.observed.token.secret_name();
-                let message = format!(
-                    "Secret {name} exists and is not controlled by this ApiToken, so it is left alone: delete it, or \
-                     declare the token under another spec.secret.name"
-                );
+                self.standing = Standing::Compared(None);
+                let message = self.foreign_message();
                 self.settle_with(Problem::terminal(Reason::SecretConflict, message))
             }
-            Holding::Pending(id) => {
-                lifecycle::confirm(&mut self.draft, &id, self.rotation.overlap, expiry, self.now);
-                self.note_delivery();
-                self.settle(Some(true))
-            }
+            Holding::Pending(id) => self.confirm(&id, expiry),
             Holding::Orphan(token) => {
                 let issued = self.orphan_issued_at();
                 lifecycle::adopt(&mut self.draft, &token, issued, expiry);
@@ -327,12 +331,7 @@ impl<'a> Planner<'a> {
     /// nobody was ever given by us. It ends at once.
     fn end_forged(&mut self) {
         let SecretView::Read(read) = self.observed.secret else { return };
-        let meta = &read.secret.metadata;
-        let as_delivered = self.before.delivery.as_ref().is_some_and(|delivery| {
-            meta.uid.as_ref() == Some(&delivery.uid)
-                && meta.resource_version.as_ref() == Some(&delivery.resource_version)
-        });
-        if as_delivered {
+        if self.is_as_delivered(&read.secret) {
             lifecycle::end_where(&mut self.draft, EndState::Revoked, self.now, |credential| {
                 credential.state == CredentialState::Active
             });
@@ -367,17 +366,14 @@ impl<'a> Planner<'a> {
                 match delivery::desired(self.observed.token, self.draft.owner.as_ref(), &held, issued_at) {
                     Err(error) => self
                         .settle_holding(Problem::terminal(Reason::TemplateInvalid, error.to_string()), true),
-                    Ok(desired) if !read.written && (drifted || !desired.is_met_by(&read.secret)) => {
-                        Step::Deliver { desired: Box::new(desired), precondition: self.precondition() }
-                    }
-                    Ok(_) => {
-                        self.note_delivery();
-                        self.settle(Some(true))
-                    }
+                    Ok(desired) => self.follow(read, desired, drifted),
                 }
             }
             _ if drifted => Step::ReadSecret,
-            _ => self.settle(Some(true)),
+            _ => {
+                self.stands_as_before();
+                self.settle(Some(true))
+            }
         }
     }
 

@@ -7,6 +7,8 @@
 mod ends;
 #[path = "plan_tests/issue.rs"]
 mod issue;
+#[path = "plan_tests/mutations.rs"]
+mod mutations;
 #[path = "plan_tests/obstacles.rs"]
 mod obstacles;
 #[path = "plan_tests/properties.rs"]

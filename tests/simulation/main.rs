@@ -6,6 +6,7 @@
 mod bad_days;
 mod crashes;
 mod gates;
+mod mutations;
 mod quiet;
 mod replicas;
 mod seeds;

@@ -140,6 +140,7 @@ impl Planner<'_> {
         if !self.observed.usage.clashes.is_empty() {
             findings.push(found(ConditionType::CredentialClash, Reason::IdClash, self.clash_message()));
         }
+        findings.extend(self.mutated());
         findings
     }
 

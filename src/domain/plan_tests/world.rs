@@ -67,6 +67,8 @@ pub struct World {
     /// Why the API server refuses reads and writes of the Secret.
     pub refuse_reads: Option<Problem>,
     pub refuse_writes: Option<Problem>,
+    /// What admission makes of each write of the Secret.
+    pub mutator: Option<fn(&mut Secret)>,
     /// Where the next reconcile breaks.
     pub break_at: Option<Break>,
     /// Reason and digest of every credential ever minted.
@@ -106,6 +108,7 @@ impl World {
             secret: None,
             refuse_reads: None,
             refuse_writes: None,
+            mutator: None,
             break_at: None,
             minted: Vec::new(),
             reads: 0,
@@ -184,7 +187,7 @@ impl World {
                     } else {
                         trace.push("read".to_owned());
                         view = self.secret.clone().map_or(SecretView::Absent, |secret| {
-                            SecretView::Read(Box::new(ReadSecret { secret, written: false }))
+                            SecretView::Read(Box::new(ReadSecret { secret, written: false, answered: None }))
                         });
                     }
                 }
@@ -212,7 +215,8 @@ impl World {
                         refusal = Some(problem);
                         trace.push("refused".to_owned());
                     } else if let Some(secret) = self.apply(&desired, &precondition) {
-                        view = SecretView::Read(Box::new(ReadSecret { secret, written: true }));
+                        let answered = Some(desired.credential().to_owned());
+                        view = SecretView::Read(Box::new(ReadSecret { secret, written: true, answered }));
                         trace.push("deliver".to_owned());
                     } else {
                         view = SecretView::Unread;
@@ -280,7 +284,7 @@ impl World {
     fn seen(&self) -> Option<&Secret> {
         self.secret.as_ref().filter(|secret| {
             let labels = secret.metadata.labels.as_ref();
-            labels.and_then(|labels| labels.get(keys::MANAGED_BY)).is_some_and(|by| by == keys::FIELD_MANAGER)
+            labels.is_some_and(|labels| labels.contains_key(keys::TOKEN))
         })
     }
 
@@ -366,13 +370,19 @@ impl World {
             controller: Some(true),
             block_owner_deletion: None,
         }]);
+        if let Some(mutate) = self.mutator {
+            mutate(&mut secret);
+        }
         // An apply that changes nothing does not move the resourceVersion.
         if self.secret.as_ref() != Some(&secret) {
             secret.metadata.resource_version = Some(version);
         }
         self.secret_writes += 1;
         self.secret = Some(secret.clone());
-        self.check_ready();
+        // Whoever changes what is written can break anything; it has to be told afterwards.
+        if self.mutator.is_none() {
+            self.check_ready();
+        }
         Some(secret)
     }
 

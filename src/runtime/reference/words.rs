@@ -41,8 +41,12 @@ fn annotations(text: &mut String) {
          | key | kind | meaning |\n|---|---|---|\n",
     );
     for (key, kind, meaning) in [
-        (keys::MANAGED_BY, "label", "Always `tokenward`; the controller watches Secrets by it"),
-        (keys::TOKEN, "label, annotation", "Name of the ApiToken"),
+        (keys::MANAGED_BY, "label", "Always `tokenward`"),
+        (
+            keys::TOKEN,
+            "label, annotation",
+            "Name of the ApiToken; the controller watches the Secrets that have the label",
+        ),
         (keys::CREDENTIAL, "annotation", "Id of the credential that the Secret holds; not secret"),
         (keys::ISSUED_AT, "annotation", "When that credential was issued, RFC 3339"),
         (keys::OWNER, "annotation", "The owner's name, if there is an owner"),
@@ -80,6 +84,9 @@ fn condition(kind: ConditionType) -> &'static str {
         ConditionType::Idle => "Gates have watched the token unused for `spec.idle.after`",
         ConditionType::SupersededInUse => {
             "A superseded credential is still used although its deadline is near: the message names its callers"
+        }
+        ConditionType::SecretMutated => {
+            "An admission webhook or policy changes the Secret as it is written: the message names the fields"
         }
         ConditionType::CredentialClash => {
             "Another ApiToken's status holds a credential of the same id: gates accept that of the older ApiToken only"
@@ -176,6 +183,16 @@ fn entry(reason: Reason) -> Entry {
             TERMINAL,
             "Warning",
             "The API server refuses the Secret as invalid or too large; tried again",
+        ),
+        Reason::MetadataMutated => state(
+            "`SecretMutated`",
+            "Warning",
+            "An admission webhook or policy changes labels or annotations of the Secret as it is written; the token works",
+        ),
+        Reason::DataMutated => state(
+            "`SecretMutated`; `Stalled`, or `Reconciling` and `Ready=False` if the token itself does not stand in the Secret",
+            "Warning",
+            "An admission webhook or policy changes data of the Secret as it is written",
         ),
         Reason::SecretForbidden => state(
             PASSING,

@@ -16,11 +16,15 @@ pub type Validator = Arc<dyn Fn(&Value, Option<&Value>) -> Result<(), Vec<String
 /// Judges a request; the message becomes a 403.
 pub type Authorizer = Arc<dyn Fn(&RequestInfo) -> Result<(), String> + Send + Sync>;
 
+/// Changes an object that is about to be written, as a mutating webhook does.
+pub type Mutator = Arc<dyn Fn(&mut Value) + Send + Sync>;
+
 /// The judges that a test installs.
 #[derive(Default)]
 pub(super) struct Hooks {
     pub(super) validators: HashMap<usize, Validator>,
     pub(super) authorizer: Option<Authorizer>,
+    pub(super) mutators: HashMap<usize, Mutator>,
     /// The most objects of a table in a namespace.
     pub(super) quotas: HashMap<(String, usize), usize>,
 }
@@ -30,6 +34,12 @@ impl State {
         let Some(authorizer) = &self.hooks.authorizer else { return Ok(()) };
         authorizer(info)
             .map_err(|why| ApiError::forbidden(res, info.name.as_deref().unwrap_or_default(), &why))
+    }
+
+    pub(super) fn mutate(&self, table: usize, object: &mut Value) {
+        if let Some(mutator) = self.hooks.mutators.get(&table) {
+            mutator(object);
+        }
     }
 
     /// New objects need a namespace that exists and stays.

@@ -34,7 +34,7 @@ mod store;
 mod watch;
 mod write;
 
-pub use admission::{Authorizer, Validator};
+pub use admission::{Authorizer, Mutator, Validator};
 pub use config::Config;
 pub use faults::{Fault, Faults, Link, When};
 pub use observe::{Commit, Counts, Request};

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, futures::Notified, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::admission::{Authorizer, Validator};
+use super::admission::{Authorizer, Mutator, Validator};
 use super::config::Config;
 use super::faults::{Crash, Fault, Faults, Link, When, Wire};
 use super::observe::{Commit, Counts, Log, Request};
@@ -325,6 +325,17 @@ impl ApiServer {
             match validator {
                 Some(validator) => state.hooks.validators.insert(table, validator),
                 None => state.hooks.validators.remove(&table),
+            };
+        });
+    }
+
+    /// Changes every object of the resource with this plural as it is written; ownership of fields stays as it was sent.
+    pub fn set_mutator(&self, plural: &str, mutator: Option<Mutator>) {
+        self.0.with(|state| {
+            let Some(table) = state.table_named(plural) else { return };
+            match mutator {
+                Some(mutator) => state.hooks.mutators.insert(table, mutator),
+                None => state.hooks.mutators.remove(&table),
             };
         });
     }

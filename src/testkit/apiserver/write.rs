@@ -187,6 +187,7 @@ impl State {
         if res.generation {
             meta.insert("generation".into(), json!(1));
         }
+        self.mutate(table, &mut object);
         prepare(&res, &mut object)?;
         tidy(&mut object);
         self.validate(table, &object, None)?;
@@ -359,6 +360,7 @@ impl State {
             for field in SYSTEM.iter().chain(&["name", "namespace", "resourceVersion"]) {
                 set_or_clear(meta, field, before["metadata"].get(field));
             }
+            self.mutate(table, &mut new);
             prepare(&res, &mut new)?;
         }
         tidy(&mut new);

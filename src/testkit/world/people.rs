@@ -233,7 +233,7 @@ fn tampering(chance: &mut Chance) -> Value {
     match chance.below(5) {
         0 => json!({"data": {"token": foreign, "value": foreign}}),
         1 => json!({"data": null}),
-        2 => json!({"metadata": {"labels": {keys::MANAGED_BY: null}}}),
+        2 => json!({"metadata": {"labels": {keys::MANAGED_BY: null, keys::TOKEN: null}}}),
         3 => json!({"metadata": {"annotations": {keys::OWNER: "mallory"}}, "data": {"extra": foreign}}),
         _ => json!({"metadata": {"labels": {"theirs": "too"}, "annotations": {"note": "also theirs"}}}),
     }

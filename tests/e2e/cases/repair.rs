@@ -83,10 +83,15 @@ fn labels_are_repaired_and_what_others_add_stays() {
         assert_eq!(space.holds_active(&space.ready("kept").await).await.expose(), held.expose());
 
         // Without the label that the operator's watch selects by, the Secret looks deleted: it has to look twice.
-        patch_secret(space, "kept", json!({"metadata": {"labels": {keys::MANAGED_BY: null}}})).await;
-        until("the managed-by label is back", async || {
+        patch_secret(
+            space,
+            "kept",
+            json!({"metadata": {"labels": {keys::MANAGED_BY: null, keys::TOKEN: null}}}),
+        )
+        .await;
+        until("the labels are back", async || {
             let labels = space.secret("kept").await.metadata.labels.unwrap();
-            labels.contains_key(keys::MANAGED_BY).then_some(())
+            (labels.contains_key(keys::MANAGED_BY) && labels.contains_key(keys::TOKEN)).then_some(())
         })
         .await;
         let token = space.ready("kept").await;

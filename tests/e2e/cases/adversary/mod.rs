@@ -1,3 +1,4 @@
 //! What people with few rights try: each as a user with exactly the rights that are named, against the operator and the gate.
 
+mod mutations;
 mod rights;
