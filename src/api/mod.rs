@@ -20,8 +20,9 @@ pub use status::{
     LastHandled, MAX_CREDENTIALS, MAX_ENDED, Owner, UsageSummary,
 };
 pub use usage::{
-    CallerUsage, CredentialUsage, HourlyUsage, MAX_CALLERS, MAX_CREDENTIAL_USAGES, MAX_HOURS, MAX_SCOPES,
-    MAX_SOURCES, ScopeUsage, Source, TokenUsage, TokenUsageSpec, TokenUsageStatus,
+    CallerUsage, CredentialUsage, HourlyUsage, MAX_CALLERS, MAX_CREDENTIAL_USAGES, MAX_HOURS,
+    MAX_REFUSED_CALLERS, MAX_SCOPES, MAX_SOURCES, MAX_UNPROVED_CALLERS, RefusedUsage, ScopeUsage, Source,
+    TokenUsage, TokenUsageSpec, TokenUsageStatus,
 };
 
 /// The API group of every kind in this module.

@@ -15,6 +15,10 @@ pub const MAX_ENTRIES: usize = 2_000;
 pub const MAX_COUNT: u64 = 1_000_000_000;
 /// Most callers of one credential in one sealed set.
 pub const MAX_CALLERS: usize = 16;
+/// Most refused callers of one credential in one sealed set, who proved to hold it.
+pub const MAX_REFUSED: usize = 16;
+/// Most who did not. Anybody can be one of them, so there are few.
+pub const MAX_UNPROVED: usize = 4;
 /// Most scopes in one sealed set.
 pub const MAX_SCOPES: usize = 32;
 /// Most bytes of a gate's name.
@@ -98,6 +102,12 @@ pub struct CredentialUse {
     /// The callers that sent most (Space-Saving: whoever sent more than a 16th of the requests is among them).
     #[prost(message, repeated, tag = "5")]
     pub callers: Vec<CallerUse>,
+    /// Who was refused although they hold the credential, for instance because it has ended.
+    #[prost(message, repeated, tag = "6")]
+    pub refused: Vec<CallerUse>,
+    /// Who was refused and did not prove to hold it.
+    #[prost(message, repeated, tag = "7")]
+    pub unproved: Vec<CallerUse>,
 }
 
 impl CredentialUse {
@@ -123,7 +133,7 @@ pub struct OutcomeCount {
     pub count: u64,
 }
 
-/// Requests of one caller that were accepted.
+/// Requests of one caller that had one outcome.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CallerUse {
     /// Address, truncated as `--caller-addresses` asks; empty if unknown or unwanted.
@@ -147,6 +157,9 @@ pub struct CallerUse {
     /// Last request in this set.
     #[prost(int64, tag = "7")]
     pub last_seen: i64,
+    /// Position in [`crate::api::Outcome::ALL`]; 0 is `Accepted`.
+    #[prost(uint32, tag = "8")]
+    pub outcome: u32,
 }
 
 /// Accepted requests that needed a scope.

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 /// Most callers that are kept.
 pub const MAX_CALLERS: usize = 32;
+/// Most refused callers that are kept, who proved to hold the credential.
+pub const MAX_REFUSED_CALLERS: usize = 16;
+/// Most who did not.
+pub const MAX_UNPROVED_CALLERS: usize = 8;
 /// Most scopes that are kept.
 pub const MAX_SCOPES: usize = 64;
 /// Most credentials that are kept.
@@ -62,6 +66,13 @@ pub const MAX_HOURS: usize = 168;
         priority = 1,
         description = "Addresses it was called from"
     ),
+    printcolumn(
+        name = "Refused",
+        type_ = "string",
+        json_path = ".status.refused[*].address",
+        priority = 1,
+        description = "Addresses from where it was tried and refused, by whoever holds it"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -98,6 +109,17 @@ pub struct TokenUsageStatus {
     #[schemars(length(max = 32))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub callers: Vec<CallerUsage>,
+
+    /// Who was refused although they hold a credential of this token, most recent first: it has ended, is suspended or
+    /// compromised, or was sent where it is not meant for.
+    #[schemars(length(max = 16))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedUsage>,
+
+    /// Who was refused and did not prove to hold anything, most recent first. Ids are public: anybody can stand here.
+    #[schemars(length(max = 8))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unproved: Vec<RefusedUsage>,
 
     /// Scopes that accepted requests needed.
     #[schemars(length(max = 64))]
@@ -140,6 +162,39 @@ pub struct CallerUsage {
     /// The credential it used.
     #[schemars(length(max = 32))]
     pub credential: String,
+    /// Address, or the network it is truncated to.
+    #[schemars(length(max = 64))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub address: String,
+    /// mTLS principal.
+    #[schemars(length(max = 200))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub principal: String,
+    /// User agent.
+    #[schemars(length(max = 128))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user_agent: String,
+    /// Requests, at most `error` too many.
+    pub requests: i64,
+    /// How much too high `requests` may be.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub error: i64,
+    /// First seen.
+    pub first_seen_at: Time,
+    /// Last seen.
+    pub last_seen_at: Time,
+}
+
+/// One caller that was refused with one credential, for one reason.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedUsage {
+    /// The credential it named.
+    #[schemars(length(max = 32))]
+    pub credential: String,
+    /// Why it was refused, as in `outcomes`.
+    #[schemars(length(max = 32))]
+    pub outcome: String,
     /// Address, or the network it is truncated to.
     #[schemars(length(max = 64))]
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -9,7 +9,8 @@ use std::sync::{Arc, LazyLock};
 
 use ahash::RandomState;
 
-use crate::api::report::{CallerUse, MAX_CALLERS};
+use crate::api::Outcome;
+use crate::api::report::CallerUse;
 
 /// A caller as a request shows it. Texts are already cut to what is reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -101,9 +102,9 @@ impl Caller<'_> {
     }
 }
 
-/// The busiest callers of one credential.
+/// The `MOST` busiest callers of one credential.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Callers {
+pub(super) struct Callers<const MOST: usize> {
     places: Vec<Place>,
 }
 
@@ -111,6 +112,7 @@ pub(super) struct Callers {
 struct Place {
     /// [`Caller::hash`].
     hash: u64,
+    outcome: Outcome,
     who: Arc<Who>,
     count: u64,
     error: u64,
@@ -118,25 +120,27 @@ struct Place {
     last: i64,
 }
 
-impl Callers {
-    /// Counts so many requests of the caller with this hash, the last of them at `last`. `who` is asked for one that has no
+impl<const MOST: usize> Callers<MOST> {
+    /// Counts so many requests of the caller with this hash that had this outcome, the last of them at `last`. `who` is asked for one that has no
     /// place yet. Returns whether it had one, and who it is.
     pub(super) fn count(
         &mut self,
         hash: u64,
+        outcome: Outcome,
         times: u64,
         last: i64,
         who: impl FnOnce() -> Arc<Who>,
     ) -> (bool, &Arc<Who>) {
         let new = |inherited| Place {
             hash,
+            outcome,
             who: who(),
             count: inherited + times,
             error: inherited,
             first: last,
             last,
         };
-        let known = self.places.iter().position(|place| place.hash == hash);
+        let known = self.places.iter().position(|place| place.hash == hash && place.outcome == outcome);
         let at = match known {
             Some(at) => {
                 let place = &mut self.places[at];
@@ -144,7 +148,7 @@ impl Callers {
                 (place.first, place.last) = (place.first.min(last), place.last.max(last));
                 at
             }
-            None if self.places.len() < MAX_CALLERS => {
+            None if self.places.len() < MOST => {
                 self.places.push(new(0));
                 self.places.len() - 1
             }
@@ -160,15 +164,15 @@ impl Callers {
 
     /// Adds what another core has counted. What one of the two did not keep, it may have seen as often as its least.
     pub(super) fn merge(&mut self, other: Self) {
-        let floor = |callers: &Self| match callers.places.len() {
-            MAX_CALLERS => callers.places.iter().map(|place| place.count).min().unwrap_or(0),
-            _ => 0,
+        let floor = |callers: &Self| match callers.places.len() < MOST {
+            true => 0,
+            false => callers.places.iter().map(|place| place.count).min().unwrap_or(0),
         };
         let (own_floor, other_floor) = (floor(self), floor(&other));
         let known = self.places.len();
-        let mut both = [false; MAX_CALLERS];
+        let mut both = [false; MOST];
         for place in other.places {
-            match self.places[..known].iter().position(|own| own.hash == place.hash) {
+            match self.places[..known].iter().position(|own| own.is_of(&place)) {
                 Some(at) => {
                     let own = &mut self.places[at];
                     own.count += place.count;
@@ -191,7 +195,7 @@ impl Callers {
             }
         }
         self.places.sort_by_key(|place| std::cmp::Reverse(place.count));
-        self.places.truncate(MAX_CALLERS);
+        self.places.truncate(MOST);
     }
 
     /// As they are reported.
@@ -204,8 +208,15 @@ impl Callers {
             error: place.error,
             first_seen: place.first,
             last_seen: place.last,
+            outcome: place.outcome.index(),
         };
         self.places.into_iter().map(report).collect()
+    }
+}
+
+impl Place {
+    fn is_of(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.outcome == other.outcome
     }
 }
 

@@ -49,6 +49,10 @@ table! {
         "Reports to the ledger by how they ended";
     UNSETTLED: Gauge "gate_unsettled_tokens" []
         "ApiTokens with counts that the ledger has not settled yet";
+    STRANGERS: Gauge "gate_unknown_credential_callers" []
+        "Callers within the last minute of tokens that no ApiToken knows, 16 at most; the log names the busiest";
+    STRANGERS_SEEN: Gauge "gate_unknown_credential_last_seen_timestamp_seconds" []
+        "When such a token was last sent, 0 before the first time; known a minute later";
     REFUSED: Counter "gate_refused_counts_total" ["reason"]
         "Sealed counts that the ledger refused for good, by its reason";
 }
@@ -141,6 +145,10 @@ pub struct GateMetrics {
     pub reports: CounterVec<1>,
     /// `gate_unsettled_tokens`.
     pub unsettled: Gauge,
+    /// `gate_unknown_credential_callers`.
+    pub strangers: Gauge,
+    /// `gate_unknown_credential_last_seen_timestamp_seconds`.
+    pub strangers_seen: Gauge,
     /// `gate_refused_counts_total{reason}`.
     pub refused: CounterVec<1>,
 }
@@ -164,6 +172,8 @@ impl GateMetrics {
             connections_refused: counters(registry, &CONNECTIONS_REFUSED),
             reports: counters(registry, &REPORTS),
             unsettled: register(registry, &UNSETTLED, Gauge::default()),
+            strangers: register(registry, &STRANGERS, Gauge::default()),
+            strangers_seen: register(registry, &STRANGERS_SEEN, Gauge::default()),
             refused: counters(registry, &REFUSED),
         };
         let connections =

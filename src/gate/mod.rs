@@ -16,6 +16,7 @@ pub mod record;
 pub mod recorder;
 mod repeats;
 pub mod reporter;
+pub mod strangers;
 mod tally;
 pub mod verdict;
 

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use thread_local::ThreadLocal;
 
-use super::callers::{Addresses, Caller};
+use super::callers::{Addresses, Caller, Callers};
 use super::counter::Counter;
 use super::demand::Demand;
 use super::index::Found;
@@ -22,11 +22,17 @@ use super::repeats::{Holder, Holders, Repeats, Spot};
 use super::tally::Tally;
 use super::verdict::Verdict;
 use crate::api::Outcome;
-use crate::api::report::{CredentialUse, ScopeUse};
+use crate::api::report::{CallerUse, CredentialUse, ScopeUse};
 use crate::domain::token::CredentialId;
 
 /// How many outcomes there are.
 pub(super) const OUTCOMES: usize = Outcome::ALL.len();
+
+/// Callers that are noted between two drains of a lane for credentials that they did not prove to hold. Anybody can send the
+/// ids of all tokens from many addresses: beyond this, such requests are counted, and no more.
+const UNPROVED_BETWEEN_DRAINS: usize = 1_024;
+/// Callers that are kept of credentials that nobody knows.
+const STRANGERS: usize = 16;
 
 /// How many holders are settled while a lane's lock is held.
 const AT_ONCE: usize = 128;
@@ -42,6 +48,15 @@ pub struct Drained {
     pub credentials: Vec<CredentialUse>,
     /// Scopes that accepted requests needed.
     pub scopes: Vec<ScopeUse>,
+}
+
+/// Who sent tokens of our form whose credential nobody knows: of ApiTokens that were deleted long ago, or made up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Strangers {
+    /// The busiest.
+    pub callers: Vec<CallerUse>,
+    /// The id of the last token; not secret.
+    pub credential: CredentialId,
 }
 
 /// Counts of all answers since the start, for the metrics.
@@ -72,6 +87,7 @@ pub struct Recorder {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     lane: &'a Lane,
+    id: CredentialId,
     /// Of the credential id, the caller and the scopes.
     hash: u64,
     spot: Spot,
@@ -92,6 +108,10 @@ struct Lane {
 struct Book {
     tally: Tally,
     holders: Holders,
+    /// Callers that were noted since the last drain without a proof.
+    unproved: usize,
+    strangers: Callers<STRANGERS>,
+    stranger: Option<(i64, CredentialId)>,
 }
 
 impl Recorder {
@@ -110,7 +130,7 @@ impl Recorder {
         // An id is random already: to multiply spreads it over all bits.
         let hash = hasher.finish() ^ id.number().wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let lane = self.lanes.get_or_default();
-        Place { lane, hash, spot: lane.repeats.spot(hash) }
+        Place { lane, id, hash, spot: lane.repeats.spot(hash) }
     }
 
     /// Counts one answer about a request without a credential, or with one that is no token.
@@ -129,14 +149,18 @@ impl Recorder {
         caller: &Caller<'_>,
         now: i64,
     ) {
-        let Place { lane, hash, spot } = place;
+        let Place { lane, hash, spot, .. } = place;
         let outcome = verdict.outcome();
         lane.count(dialect, outcome);
-        // What concerns no known token is counted in total only: a flood of unknown ids takes no memory.
-        let Some(found) = verdict.found() else { return };
+        let Some(found) = verdict.found() else {
+            // What concerns no known token is counted in total: a flood of unknown ids takes no memory.
+            if outcome == Outcome::UnknownCredential {
+                lane.book.lock().strange(place.id, &self.kept(caller), now);
+            }
+            return;
+        };
         if !verdict.is_accepted() {
-            let mut book = lane.book.lock();
-            book.tally.usage(found.record(), found.held().id()).answered(outcome, 1, now);
+            lane.book.lock().refuse(found, outcome, &self.kept(caller), now);
             return;
         }
         // An id that changes hands is counted for each hand.
@@ -162,6 +186,18 @@ impl Recorder {
             lane.drain_into(&mut all);
         }
         all.report(self.addresses)
+    }
+
+    /// Takes away who sent tokens that nobody knows since this was last asked.
+    pub fn strangers(&self) -> Option<Strangers> {
+        let (mut all, mut last) = (Callers::default(), None);
+        for lane in &self.lanes {
+            let mut book = lane.book.lock();
+            all.merge(std::mem::take(&mut book.strangers));
+            last = last.max(book.stranger.take());
+        }
+        let (_, credential) = last?;
+        Some(Strangers { callers: all.report(self.addresses), credential })
     }
 
     /// All counts since the start.
@@ -192,7 +228,7 @@ impl Lane {
         now: i64,
     ) {
         let mut book = self.book.lock();
-        let Book { tally, holders } = &mut *book;
+        let Book { tally, holders, .. } = &mut *book;
         let (record, id) = (found.record(), found.held().id());
         let usage = tally.usage(record, id);
         usage.answered(Outcome::Accepted, 1, now);
@@ -201,7 +237,7 @@ impl Lane {
             scopes.extend(usage.needed(scope, 1, || scope.into()).cloned());
         }
         let hash = caller.hash();
-        let (known, who) = usage.callers.count(hash, 1, now, || caller.who());
+        let (known, who) = usage.callers.count(hash, Outcome::Accepted, 1, now, || caller.who());
         if known {
             let holder = Holder { record: record.clone(), id, caller: (hash, who.clone()), scopes };
             self.repeats.admit(holders, spot, key, now, holder, |holder, times, last| {
@@ -214,7 +250,11 @@ impl Lane {
         // Most of the time the same credentials come again: room for them, made while nobody waits for the lock.
         let expected = self.book.lock().tally.len();
         let fresh = Tally::with_capacity(expected);
-        let taken = std::mem::replace(&mut self.book.lock().tally, fresh);
+        let taken = {
+            let mut book = self.book.lock();
+            book.unproved = 0;
+            std::mem::replace(&mut book.tally, fresh)
+        };
         all.merge(taken);
         let mut begin = 0;
         while self.repeats.settle(&mut self.book.lock().holders, begin, AT_ONCE, |holder, times, last| {
@@ -225,12 +265,33 @@ impl Lane {
     }
 }
 
+impl Book {
+    /// Counts a refusal, and who was refused. Whoever holds the credential does not lose their place to those who only know
+    /// its id.
+    fn refuse(&mut self, found: &Found, outcome: Outcome, caller: &Caller<'_>, now: i64) {
+        let usage = self.tally.usage(found.record(), found.held().id());
+        usage.answered(outcome, 1, now);
+        if outcome.is_proved_refusal() {
+            usage.refused.count(caller.hash(), outcome, 1, now, || caller.who());
+        } else if self.unproved < UNPROVED_BETWEEN_DRAINS {
+            let (known, _) = usage.unproved.count(caller.hash(), outcome, 1, now, || caller.who());
+            self.unproved += usize::from(!known);
+        }
+    }
+
+    /// Notes who sent a token that nobody knows.
+    fn strange(&mut self, id: CredentialId, caller: &Caller<'_>, now: i64) {
+        self.strangers.count(caller.hash(), Outcome::UnknownCredential, 1, now, || caller.who());
+        self.stranger = Some((now, id));
+    }
+}
+
 /// Adds what a cell has counted.
 fn add(tally: &mut Tally, holder: &Holder, times: u64, last: i64) {
     let usage = tally.usage(&holder.record, holder.id);
     usage.answered(Outcome::Accepted, times, last);
     let (hash, who) = &holder.caller;
-    usage.callers.count(*hash, times, last, || who.clone());
+    usage.callers.count(*hash, Outcome::Accepted, times, last, || who.clone());
     for scope in &holder.scopes {
         usage.needed(scope, times, || scope.clone());
     }

@@ -9,7 +9,9 @@ use super::callers::{Addresses, Callers};
 use super::record::Record;
 use super::recorder::{Drained, OUTCOMES};
 use crate::api::Outcome;
-use crate::api::report::{CredentialUse, MAX_SCOPE, MAX_SCOPES, OutcomeCount, ScopeUse};
+use crate::api::report::{
+    CredentialUse, MAX_CALLERS, MAX_REFUSED, MAX_SCOPE, MAX_SCOPES, MAX_UNPROVED, OutcomeCount, ScopeUse,
+};
 use crate::domain::token::CredentialId;
 
 /// By credential.
@@ -49,7 +51,9 @@ pub(super) struct Usage {
     outcomes: [u64; OUTCOMES],
     first: i64,
     last: i64,
-    pub(super) callers: Callers,
+    pub(super) callers: Callers<MAX_CALLERS>,
+    pub(super) refused: Callers<MAX_REFUSED>,
+    pub(super) unproved: Callers<MAX_UNPROVED>,
     scopes: Vec<(Arc<str>, u64)>,
 }
 
@@ -109,6 +113,8 @@ impl Usage {
             first: 0,
             last: 0,
             callers: Callers::default(),
+            refused: Callers::default(),
+            unproved: Callers::default(),
             scopes: Vec::new(),
         }
     }
@@ -145,6 +151,8 @@ impl Usage {
         self.outcomes.iter_mut().zip(other.outcomes).for_each(|(sum, count)| *sum += count);
         (self.first, self.last) = span((self.first, self.last), (other.first, other.last));
         self.callers.merge(other.callers);
+        self.refused.merge(other.refused);
+        self.unproved.merge(other.unproved);
         for (scope, times) in &other.scopes {
             self.needed(scope, *times, || scope.clone());
         }
@@ -160,6 +168,8 @@ impl Usage {
             first_used: self.first,
             last_used: self.last,
             callers: self.callers.report(addresses),
+            refused: self.refused.report(addresses),
+            unproved: self.unproved.report(addresses),
         });
         for (scope, count) in self.scopes {
             match token.scopes.iter().position(|known| *known.scope == *scope) {

@@ -11,8 +11,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::Outcome;
 use crate::api::report::{
-    CallerUse, CredentialUse, MAX_CALLERS, MAX_COUNT, MAX_ENTRIES, MAX_GATE, MAX_PRINCIPAL, MAX_SCOPE,
-    MAX_SCOPES, MAX_USER_AGENT, Refused, Report, Sealed,
+    CallerUse, CredentialUse, MAX_CALLERS, MAX_COUNT, MAX_ENTRIES, MAX_GATE, MAX_PRINCIPAL, MAX_REFUSED,
+    MAX_SCOPE, MAX_SCOPES, MAX_UNPROVED, MAX_USER_AGENT, Refused, Report, Sealed,
 };
 use crate::domain::directory::{Claimant, Directory};
 use crate::domain::token::CredentialId;
@@ -263,9 +263,18 @@ impl Judge<'_> {
             accepted |= outcome.outcome == Outcome::Accepted.index() && outcome.count > 0;
             sum = sum.saturating_add(outcome.count);
         }
-        if used.callers.len() > MAX_CALLERS {
+        if used.callers.len() > MAX_CALLERS
+            || used.refused.len() > MAX_REFUSED
+            || used.unproved.len() > MAX_UNPROVED
+        {
             return Err(Refused::Malformed);
         }
+        // What a newer gate refused for; and nobody who proved nothing stands among those who did.
+        let outcome = |caller: &CallerUse| Outcome::from_index(caller.outcome);
+        used.refused.retain(|caller| outcome(caller).is_some_and(Outcome::is_proved_refusal));
+        used.unproved.retain(|caller| {
+            outcome(caller).is_some_and(|known| known != Outcome::Accepted && !known.is_proved_refusal())
+        });
         if accepted {
             (used.first_used, used.last_used) = self.times(used.first_used, used.last_used, claimant)?;
             if used.last_used < self.now - OLDEST {
@@ -274,9 +283,11 @@ impl Judge<'_> {
         } else if used.first_used != 0 || used.last_used != 0 || !used.callers.is_empty() {
             return Err(Refused::Malformed);
         }
-        used.callers.iter_mut().try_for_each(|caller| self.caller(caller, claimant))?;
-        // One that did not come again for so long does not spoil the others.
-        used.callers.retain(|caller| caller.last_seen >= self.now - OLDEST);
+        for callers in [&mut used.callers, &mut used.refused, &mut used.unproved] {
+            callers.iter_mut().try_for_each(|caller| self.caller(caller, claimant))?;
+            // One that did not come again for so long does not spoil the others.
+            callers.retain(|caller| caller.last_seen >= self.now - OLDEST);
+        }
         Ok(sum)
     }
 
@@ -310,7 +321,8 @@ impl Judge<'_> {
     fn is_hopeless(&self, set: &Sealed) -> bool {
         let limit = self.now + HOPELESS;
         let late = |used: &CredentialUse| {
-            used.last_used > limit || used.callers.iter().any(|caller| caller.last_seen > limit)
+            let mut callers = used.callers.iter().chain(&used.refused).chain(&used.unproved);
+            used.last_used > limit || callers.any(|caller| caller.last_seen > limit)
         };
         set.credentials.iter().any(late)
     }

@@ -67,6 +67,7 @@ pub fn called(credential: &str, count: u64, second: f64, address: &str) -> Crede
             last_seen: last,
             ..CallerUse::default()
         }],
+        ..CredentialUse::default()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Read, merge, replace under the version that was read; on a conflict, once more. Which sets are counted in stands in the
 //! TokenUsage itself, so that a crash between the write and the receipt, a lost answer, or a second leader counts nothing twice.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use kube::{Client, Resource as _};
 
 use super::desk::{Job, Outcome, Waiting, fingerprint};
 use super::metrics::Metrics;
-use crate::api::{ApiToken, TokenUsage, TokenUsageSpec, TokenUsageStatus, keys};
+use crate::api::Outcome::Accepted;
+use crate::api::{ApiToken, CallerUsage, RefusedUsage, TokenUsage, TokenUsageSpec, TokenUsageStatus, keys};
 use crate::domain::directory::Claimant;
 use crate::domain::usage::{Merged, Persisted, merge, touch};
 use crate::platform::leadership::{Fence, NotLeading};
@@ -103,13 +105,11 @@ impl Persister {
         let mut writes = 0;
         let (namespace, name) = (&job.claimant.namespace, &job.claimant.name);
         let outcome = match self.attempt(job, exists, now, &mut writes).await {
-            Ok(Some((status, outdated))) => {
-                let callers = status.callers.iter();
-                let callers = callers.map(|caller| {
-                    fingerprint(&caller.credential, &caller.address, &caller.principal, &caller.user_agent)
-                });
-                Outcome::Written { callers: callers.collect(), summary: Persisted::of(&status), outdated }
-            }
+            Ok(Some((status, outdated))) => Outcome::Written {
+                callers: known_callers(&status),
+                summary: Persisted::of(&status),
+                outdated,
+            },
             Ok(None) => Outcome::Gone,
             Err(error) if error.is_gone() => Outcome::Gone,
             Err(error) => {
@@ -228,6 +228,19 @@ impl Persister {
             Err(_) => Err(Error::Timeout(self.limit)),
         }
     }
+}
+
+/// Accepted, or refused although they hold the credential.
+fn known_callers(status: &TokenUsageStatus) -> HashSet<u64> {
+    let accepted = status.callers.iter().map(|caller| {
+        let CallerUsage { credential, address, principal, user_agent, .. } = caller;
+        fingerprint(credential, Accepted.as_str(), address, principal, user_agent)
+    });
+    let refused = status.refused.iter().map(|caller| {
+        let RefusedUsage { credential, outcome, address, principal, user_agent, .. } = caller;
+        fingerprint(credential, outcome, address, principal, user_agent)
+    });
+    accepted.chain(refused).collect()
 }
 
 enum Standing {

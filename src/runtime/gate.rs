@@ -27,7 +27,7 @@ use crate::gate::dialect::{Desk, envoy};
 use crate::gate::link::Network;
 use crate::gate::metrics::GateMetrics;
 use crate::gate::reporter::core::Identity;
-use crate::gate::{Gate, Settings, feed, locate, reporter};
+use crate::gate::{Gate, Settings, feed, locate, reporter, strangers};
 use crate::platform::grpc;
 use crate::platform::readiness::Readiness;
 use crate::platform::reviews::Reviews;
@@ -108,9 +108,11 @@ pub async fn run(args: GateArgs) -> Result<(), RunError> {
     let network = Network::new(args.ledger_token_file.clone());
     let (reporter, mute) = vital(reporter::run(setup, place, network, reported.clone()));
     let feed = follow(&args, &gate, &client, &clock, &metrics, &readiness);
+    let strangers = strangers::run(gate.clone(), metrics.clone());
     let fed = AbortOnDropHandle::new(tokio::spawn(async move {
         tokio::select! {
             () = feed => tracing::error!("the feed ended"),
+            never = strangers => match never {},
             _ = lost => tracing::error!("the look-out for the ledger broke down"),
             // A gate that answers and does not report would make tokens look unused.
             _ = mute => tracing::error!("the reporter broke down"),

@@ -151,6 +151,7 @@ impl Cluster {
             first_used: now,
             last_used: now,
             callers: vec![caller],
+            ..CredentialUse::default()
         };
         Sealed { token: uid.to_owned(), sequence, credentials: vec![used], scopes: Vec::new() }
     }

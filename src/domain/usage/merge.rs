@@ -8,8 +8,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::Persisted;
 use crate::api::report::{CallerUse, CredentialUse, Sealed};
 use crate::api::{
-    CallerUsage, CredentialUsage, HourlyUsage, MAX_CALLERS, MAX_CREDENTIAL_USAGES, MAX_HOURS, MAX_SCOPES,
-    MAX_SOURCES, Outcome, ScopeUsage, Source, TokenUsageStatus,
+    CallerUsage, CredentialUsage, HourlyUsage, MAX_CALLERS, MAX_CREDENTIAL_USAGES, MAX_HOURS,
+    MAX_REFUSED_CALLERS, MAX_SCOPES, MAX_SOURCES, MAX_UNPROVED_CALLERS, Outcome, RefusedUsage, ScopeUsage,
+    Source, TokenUsageStatus,
 };
 
 #[cfg(test)]
@@ -63,9 +64,16 @@ pub fn merge(
         refused += no;
         count_credential(status, credential, yes);
         credential.callers.iter().for_each(|caller| count_caller(status, &credential.credential, caller));
+        for (list, callers) in
+            [(&mut status.refused, &credential.refused), (&mut status.unproved, &credential.unproved)]
+        {
+            callers.iter().for_each(|caller| count_refused(list, &credential.credential, caller));
+        }
     }
     keep(&mut status.credentials, MAX_CREDENTIAL_USAGES, |credential| credential.last_used_at.clone());
     keep(&mut status.callers, MAX_CALLERS, |caller| Some(caller.last_seen_at.clone()));
+    keep(&mut status.refused, MAX_REFUSED_CALLERS, |caller| caller.last_seen_at.clone());
+    keep(&mut status.unproved, MAX_UNPROVED_CALLERS, |caller| caller.last_seen_at.clone());
 
     let last = status.last_used_at.as_ref().map(|at| at.0);
     for scope in &sealed.scopes {
@@ -145,6 +153,37 @@ fn count_caller(status: &mut TokenUsageStatus, credential: &str, counted: &Calle
         }
         None => status.callers.push(CallerUsage {
             credential: credential.to_owned(),
+            address: counted.address.clone(),
+            principal: counted.principal.clone(),
+            user_agent: counted.user_agent.clone(),
+            requests: signed(counted.count),
+            error: signed(counted.error),
+            first_seen_at: Time(first),
+            last_seen_at: Time(last),
+        }),
+    }
+}
+
+fn count_refused(list: &mut Vec<RefusedUsage>, credential: &str, counted: &CallerUse) {
+    let (Some(first), Some(last)) = (time(counted.first_seen), time(counted.last_seen)) else { return };
+    let Some(outcome) = Outcome::from_index(counted.outcome).map(Outcome::as_str) else { return };
+    let known = list.iter_mut().find(|known| {
+        known.credential == credential
+            && known.outcome == outcome
+            && known.address == counted.address
+            && known.principal == counted.principal
+            && known.user_agent == counted.user_agent
+    });
+    match known {
+        Some(known) => {
+            known.requests = known.requests.saturating_add(signed(counted.count));
+            known.error = known.error.saturating_add(signed(counted.error));
+            known.first_seen_at.0 = known.first_seen_at.0.min(first);
+            known.last_seen_at.0 = known.last_seen_at.0.max(last);
+        }
+        None => list.push(RefusedUsage {
+            credential: credential.to_owned(),
+            outcome: outcome.to_owned(),
             address: counted.address.clone(),
             principal: counted.principal.clone(),
             user_agent: counted.user_agent.clone(),

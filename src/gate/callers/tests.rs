@@ -1,6 +1,9 @@
 use super::*;
+use crate::api::report::MAX_CALLERS;
 use proptest::prelude::*;
 use std::collections::HashMap;
+
+type Busiest = Callers<MAX_CALLERS>;
 
 const AGENTS: [&str; 40] = {
     let mut agents = [""; 40];
@@ -21,12 +24,12 @@ fn number(counted: &CallerUse) -> usize {
     counted.user_agent.len()
 }
 
-fn count(callers: &mut Callers, caller: &Caller<'_>, now: i64) {
-    callers.count(caller.hash(), 1, now, || caller.who());
+fn count(callers: &mut Busiest, caller: &Caller<'_>, now: i64) {
+    callers.count(caller.hash(), Outcome::Accepted, 1, now, || caller.who());
 }
 
-fn counted(numbers: &[usize]) -> Callers {
-    let mut callers = Callers::default();
+fn counted(numbers: &[usize]) -> Busiest {
+    let mut callers = Busiest::default();
     numbers.iter().zip(1..).for_each(|(number, now)| count(&mut callers, &caller(*number), now));
     callers
 }
@@ -42,7 +45,7 @@ fn few_callers_are_counted_exactly() {
 
 #[test]
 fn each_part_tells_callers_apart() {
-    let mut callers = Callers::default();
+    let mut callers = Busiest::default();
     let one = Caller { address: Some([10, 0, 0, 1].into()), principal: "p", user_agent: "a" };
     count(&mut callers, &one, 1);
     count(&mut callers, &Caller { address: Some([10, 0, 0, 2].into()), ..one }, 1);
@@ -100,7 +103,7 @@ proptest! {
     fn merged_from_several_cores_too(parts in prop::collection::vec(
         prop::collection::vec(prop_oneof![3 => 0..3_usize, 2 => 0..40_usize], 0..200), 1..5,
     )) {
-        let mut all = Callers::default();
+        let mut all = Busiest::default();
         parts.iter().for_each(|part| all.merge(counted(part)));
         keeps_its_promises(&all.report(Addresses::Full), &parts.concat())?;
     }

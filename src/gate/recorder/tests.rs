@@ -1,7 +1,9 @@
 use super::*;
 use crate::api::report::{MAX_SCOPES, OutcomeCount};
 use crate::gate::Gate;
-use crate::gate::fixtures::{at, gate, living, metadata, minted, object};
+use crate::gate::fixtures::{
+    at, ended, gate, gate_keeping, living, metadata, minted, object, with_secret_of,
+};
 use crate::gate::index::Writer;
 use crate::gate::record::Record;
 use std::collections::BTreeMap;
@@ -59,13 +61,18 @@ fn uses_are_counted_by_token_credential_outcome_caller_and_scope() {
 }
 
 #[test]
-fn denials_of_unknown_tokens_are_counted_in_total_only() {
+fn denials_of_unknown_tokens_are_counted_in_total_and_their_callers_told_once() {
     let gate = gate(vec![]);
     for number in 0..100 {
         ask(&gate, number, "", &caller(1), NOW);
     }
     gate.refuse(Dialect::Caddy, Outcome::Misrouted, at(NOW));
-    assert!(gate.recorder().drain().is_empty());
+    assert!(gate.recorder().drain().is_empty(), "a flood of unknown ids takes no memory");
+    let strangers = gate.recorder().strangers().unwrap();
+    assert_eq!(strangers.credential.to_string(), minted("twd", 99).id());
+    assert_eq!((strangers.callers.len(), strangers.callers[0].count), (1, 100));
+    assert_eq!(strangers.callers[0].outcome, Outcome::UnknownCredential.index());
+    assert_eq!(gate.recorder().strangers(), None, "told once");
     let totals = gate.recorder().totals();
     assert_eq!(totals.answers[Dialect::Nginx as usize][Outcome::UnknownCredential.index() as usize], 100);
     assert_eq!(totals.answers[Dialect::Caddy as usize][Outcome::Misrouted.index() as usize], 1);
@@ -78,6 +85,73 @@ fn a_credential_that_was_only_refused_has_no_last_use() {
     ask(&gate, 1, "audience=billing", &caller(1), NOW);
     let used = &gate.recorder().drain()[0].credentials[0];
     assert_eq!((used.first_used, used.last_used, used.callers.len()), (0, 0, 0));
+    let [who] = &used.refused[..] else { panic!("{used:?}") };
+    assert_eq!((who.address.as_str(), who.user_agent.as_str(), who.count), ("10.0.0.1", "curl/8", 1));
+    assert_eq!((who.first_seen, who.last_seen), (at(NOW).as_second(), at(NOW).as_second()));
+    assert_eq!(who.outcome, Outcome::WrongAudience.index());
+}
+
+/// The id of credential `number` with a secret that somebody made up.
+fn made_up(number: u64) -> String {
+    with_secret_of(&minted("twd", number), &minted("twd", number + 1_000_000))
+}
+
+#[test]
+fn who_only_knows_an_id_takes_nobodys_place() {
+    let object = object(&[living(&minted("twd", 1))], &[ended(&minted("twd", 2))]);
+    let gate = gate(vec![Record::from_json(&metadata("shop", "web", 1), &object)]);
+    for _ in 0..3 {
+        assert_eq!(ask(&gate, 2, "", &caller(9), NOW), Outcome::Ended);
+    }
+    assert_eq!(ask(&gate, 1, "", &caller(8), NOW), Outcome::Accepted);
+    let flood = [made_up(1), made_up(2)];
+    for n in 0..20_000_u32 {
+        let from = Caller { address: Some(n.to_be_bytes().into()), principal: "", user_agent: "flood" };
+        let token = &flood[(n % 2) as usize];
+        let verdict = gate.check(Dialect::Nginx, Ok(token), &Demand::none(), &from, at(NOW));
+        assert_eq!(verdict.outcome(), Outcome::WrongSecret);
+    }
+    let drained = gate.recorder().drain().pop().unwrap();
+    assert_eq!(drained.credentials.len(), 2);
+    for used in &drained.credentials {
+        assert_eq!(used.unproved.len(), 4, "few are kept of what anybody can send");
+        assert_eq!(outcomes(used)["WrongSecret"], 10_000, "and all are counted");
+    }
+    let of =
+        |number: u64| drained.credentials.iter().find(|used| used.credential == minted("twd", number).id());
+    let revoked = &of(2).unwrap().refused;
+    assert_eq!((revoked.len(), revoked[0].address.as_str()), (1, "10.0.0.9"));
+    assert_eq!((revoked[0].count, revoked[0].error), (3, 0));
+    assert_eq!(of(1).unwrap().callers[0].address, "10.0.0.8");
+}
+
+#[test]
+fn a_flood_over_all_ids_notes_a_bounded_number_of_callers() {
+    let records = (0..2_000).map(|n| record(&format!("t{n}"), 1, &[n])).collect();
+    let gate = gate(records);
+    for n in 0..2_000 {
+        gate.check(Dialect::Nginx, Ok(&made_up(n)), &Demand::none(), &caller(1), at(NOW));
+    }
+    let noted = |drained: Vec<Drained>| -> usize {
+        drained.iter().flat_map(|token| &token.credentials).map(|used| used.unproved.len()).sum()
+    };
+    assert_eq!(noted(gate.recorder().drain()), UNPROVED_BETWEEN_DRAINS);
+    gate.check(Dialect::Nginx, Ok(&made_up(0)), &Demand::none(), &caller(1), at(NOW));
+    assert_eq!(noted(gate.recorder().drain()), 1, "after a drain there is room again");
+}
+
+#[test]
+fn addresses_of_the_refused_are_kept_as_far_as_wanted() {
+    for (addresses, shown) in
+        [(Addresses::Full, "10.0.0.7"), (Addresses::Truncated, "10.0.0.0/24"), (Addresses::None, "")]
+    {
+        let gate = gate_keeping(addresses, vec![record("web", 1, &[1])]);
+        ask(&gate, 1, "audience=billing", &caller(7), NOW);
+        ask(&gate, 5, "", &caller(7), NOW);
+        let drained = gate.recorder().drain();
+        assert_eq!(drained[0].credentials[0].refused[0].address, shown);
+        assert_eq!(gate.recorder().strangers().unwrap().callers[0].address, shown);
+    }
 }
 
 #[test]

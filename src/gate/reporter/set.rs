@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 
 use crate::api::report::{
-    CallerUse, CredentialUse, MAX_CALLERS, MAX_COUNT, MAX_SCOPES, OutcomeCount, ScopeUse, Sealed,
+    CallerUse, CredentialUse, MAX_CALLERS, MAX_COUNT, MAX_REFUSED, MAX_SCOPES, MAX_UNPROVED, OutcomeCount,
+    ScopeUse, Sealed,
 };
 
 /// Most credentials in one set. A token has fewer at any time; only while the ledger is away for long do more come together.
@@ -23,7 +24,7 @@ impl Set {
             // Room to grow, for each of very many tokens, would be most of what they take.
             for used in &mut credentials {
                 used.outcomes.shrink_to_fit();
-                used.callers.shrink_to_fit();
+                lists(used).into_iter().for_each(|(list, _)| list.shrink_to_fit());
             }
             credentials.shrink_to_fit();
             scopes.shrink_to_fit();
@@ -76,10 +77,12 @@ impl Set {
             for (kept, rest) in kept.outcomes.iter_mut().zip(&mut rest.outcomes) {
                 take(&mut kept.count, &mut rest.count, &mut left);
             }
-            for (kept, rest) in kept.callers.iter_mut().zip(&mut rest.callers) {
-                take(&mut kept.count, &mut rest.count, &mut MAX_COUNT.clone());
-                kept.error = kept.error.min(kept.count);
-                rest.error = (rest.error - kept.error).min(rest.count);
+            for ((kept, _), (rest, _)) in lists(kept).into_iter().zip(lists(rest)) {
+                for (kept, rest) in kept.iter_mut().zip(rest) {
+                    take(&mut kept.count, &mut rest.count, &mut MAX_COUNT.clone());
+                    kept.error = kept.error.min(kept.count);
+                    rest.error = (rest.error - kept.error).min(rest.count);
+                }
             }
         }
         for (kept, rest) in self.scopes.iter_mut().zip(&mut rest.scopes) {
@@ -95,7 +98,7 @@ impl Set {
         let accepted = crate::api::Outcome::Accepted.index();
         for used in &mut self.credentials {
             used.outcomes.retain(|counted| counted.count > 0);
-            used.callers.retain(|caller| caller.count > 0);
+            lists(used).into_iter().for_each(|(list, _)| list.retain(|caller| caller.count > 0));
             if !used.outcomes.iter().any(|counted| counted.outcome == accepted) {
                 (used.first_used, used.last_used) = (0, 0);
                 used.callers.clear();
@@ -114,8 +117,8 @@ fn take(kept: &mut u64, rest: &mut u64, left: &mut u64) {
     *left -= *kept;
 }
 
-fn merge(known: &mut CredentialUse, other: CredentialUse) {
-    for OutcomeCount { outcome, count } in other.outcomes {
+fn merge(known: &mut CredentialUse, mut other: CredentialUse) {
+    for OutcomeCount { outcome, count } in std::mem::take(&mut other.outcomes) {
         match known.outcomes.iter_mut().find(|known| known.outcome == outcome) {
             Some(known) => known.count = known.count.saturating_add(count),
             None => known.outcomes.push(OutcomeCount { outcome, count }),
@@ -126,13 +129,21 @@ fn merge(known: &mut CredentialUse, other: CredentialUse) {
             if known.first_used == 0 { other.first_used } else { known.first_used.min(other.first_used) };
         known.last_used = known.last_used.max(other.last_used);
     }
-    merge_callers(&mut known.callers, other.callers);
+    for ((known, most), (other, _)) in lists(known).into_iter().zip(lists(&mut other)) {
+        merge_callers(known, std::mem::take(other), most);
+    }
+}
+
+/// The lists of callers, and how many each may hold.
+fn lists(used: &mut CredentialUse) -> [(&mut Vec<CallerUse>, usize); 3] {
+    let CredentialUse { callers, refused, unproved, .. } = used;
+    [(callers, MAX_CALLERS), (refused, MAX_REFUSED), (unproved, MAX_UNPROVED)]
 }
 
 /// Space-Saving summaries merge: a caller that one of the two did not keep may have been seen there as often as the least
 /// that it kept. The busiest stay.
-fn merge_callers(known: &mut Vec<CallerUse>, other: Vec<CallerUse>) {
-    let (known_floor, other_floor) = (floor(known), floor(&other));
+fn merge_callers(known: &mut Vec<CallerUse>, other: Vec<CallerUse>, most: usize) {
+    let (known_floor, other_floor) = (floor(known, most), floor(&other, most));
     let before = known.len();
     let mut in_both = vec![false; before];
     for caller in other {
@@ -156,17 +167,20 @@ fn merge_callers(known: &mut Vec<CallerUse>, other: Vec<CallerUse>) {
         own.count = own.count.saturating_add(other_floor);
         own.error = own.error.saturating_add(other_floor);
     }
-    if known.len() > MAX_CALLERS {
+    if known.len() > most {
         known.sort_by_key(|caller| Reverse((caller.count, caller.last_seen)));
-        known.truncate(MAX_CALLERS);
+        known.truncate(most);
     }
 }
 
 fn is_same(one: &CallerUse, other: &CallerUse) -> bool {
-    one.address == other.address && one.user_agent == other.user_agent && one.principal == other.principal
+    one.outcome == other.outcome
+        && one.address == other.address
+        && one.user_agent == other.user_agent
+        && one.principal == other.principal
 }
 
 /// How often a caller may have been seen that was not kept.
-fn floor(callers: &[CallerUse]) -> u64 {
-    if callers.len() < MAX_CALLERS { 0 } else { callers.iter().map(|caller| caller.count).min().unwrap_or(0) }
+fn floor(callers: &[CallerUse], most: usize) -> u64 {
+    if callers.len() < most { 0 } else { callers.iter().map(|caller| caller.count).min().unwrap_or(0) }
 }

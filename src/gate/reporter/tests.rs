@@ -42,6 +42,7 @@ fn used(token: &str, credential: &str, count: u64, at: i64) -> Drained {
             first_used: at,
             last_used: at,
             callers: vec![caller],
+            ..CredentialUse::default()
         }],
         scopes: vec![ScopeUse { scope: "read".into(), count }],
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::token::Token;
 use crate::gate::callers::Caller;
-use crate::gate::fixtures::{at, ended, gate, living, metadata, minted, object, settings};
+use crate::gate::fixtures::{at, ended, gate, living, metadata, minted, object, settings, with_secret_of};
 use crate::gate::index::Writer;
 use crate::gate::metrics::Dialect;
 use crate::gate::record::Record;
@@ -24,20 +24,6 @@ fn ask(credential: &Token, presented: &str, query: &str, change: impl FnOnce(&mu
 fn outcome_of(gate: &Gate, presented: &str, query: &str) -> Outcome {
     let demand = Demand::from_query(query).unwrap();
     gate.judge(Ok(presented), &demand, at(NOW)).outcome()
-}
-
-fn with_secret_of(id: &Token, secret: &Token) -> String {
-    // A proper token in form: the id of one, the secret of the other, and a checksum to fit.
-    let body =
-        format!("{}_{}_{}", id.prefix(), id.id(), &secret.expose()[secret.expose().len() - 49..][..43]);
-    let digits = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut rest = crc32fast::hash(body.as_bytes()) as usize;
-    let mut crc = [b'0'; 6];
-    crc.iter_mut().rev().for_each(|digit| {
-        *digit = digits[rest % 62];
-        rest /= 62;
-    });
-    body + std::str::from_utf8(&crc).unwrap()
 }
 
 #[test]

@@ -10,7 +10,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::super::check::{Set, Use};
 use super::super::pace::Pace;
-use crate::api::report::Sealed;
+use crate::api::Outcome;
+use crate::api::report::{CallerUse, Sealed};
 use crate::domain::directory::Claimant;
 use crate::domain::usage::Persisted;
 
@@ -257,9 +258,15 @@ impl Entry {
     pub fn has_new_caller(&mut self, set: &Set, pace: &Pace, now: Duration) -> bool {
         let Some(known) = &self.callers else { return false };
         let all = set.sealed.credentials.iter();
-        let mut all = all.flat_map(|used| used.callers.iter().map(move |caller| (&used.credential, caller)));
+        // Who holds a credential that is refused is news too; who only sends its id is not.
+        let mut all = all.flat_map(|used| {
+            let callers = used.callers.iter().chain(&used.refused);
+            callers.map(move |caller| (&used.credential, caller))
+        });
         let new = all.any(|(credential, caller)| {
-            !known.contains(&fingerprint(credential, &caller.address, &caller.principal, &caller.user_agent))
+            let outcome = Outcome::from_index(caller.outcome).map_or("", Outcome::as_str);
+            let CallerUse { address, principal, user_agent, .. } = caller;
+            !known.contains(&fingerprint(credential, outcome, address, principal, user_agent))
         });
         let (last, pause) = self.caller_pace;
         let passed = now.saturating_sub(last);
@@ -284,9 +291,9 @@ impl Entry {
 }
 
 /// Tells callers apart without holding their names.
-pub fn fingerprint(credential: &str, address: &str, principal: &str, user_agent: &str) -> u64 {
+pub fn fingerprint(credential: &str, outcome: &str, address: &str, principal: &str, user_agent: &str) -> u64 {
     // Without a random key: a replayed simulation must not differ.
     let mut hasher = AHasher::default();
-    (credential, address, principal, user_agent).hash(&mut hasher);
+    (credential, outcome, address, principal, user_agent).hash(&mut hasher);
     hasher.finish()
 }

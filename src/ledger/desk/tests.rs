@@ -93,7 +93,9 @@ impl Office {
         let all = job.sets.iter().flat_map(|set| &set.sealed.credentials);
         let callers = all
             .flat_map(|used| used.callers.iter().map(move |caller| (used.credential.clone(), caller.clone())))
-            .map(|(id, caller)| fingerprint(&id, &caller.address, &caller.principal, &caller.user_agent));
+            .map(|(id, caller)| {
+                fingerprint(&id, "Accepted", &caller.address, &caller.principal, &caller.user_agent)
+            });
         let outcome = Outcome::Written { summary, callers: callers.collect(), outdated: vec![] };
         self.desk.done(job, outcome, self.writes, at(self.now));
     }

@@ -4,6 +4,7 @@ mod adversary;
 mod bad_input;
 mod crash;
 mod delivery;
+mod evidence;
 mod examples;
 mod expiry;
 mod gate;

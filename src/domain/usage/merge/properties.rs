@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::tests::{at, refused, sealed, used};
+use super::tests::{at, refused_from, sealed, used};
 use super::*;
 
 const CREDENTIALS: [&str; 3] = ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"];
@@ -23,7 +23,12 @@ fn sets(uses: &[Use]) -> Vec<(String, Sealed)> {
         let credential = CREDENTIALS[*credential];
         let mut all = vec![used(credential, *count, &format!("10.0.0.{caller}"), *second, *second)];
         let other = CREDENTIALS.iter().find(|other| **other != credential);
-        all.extend(other.filter(|_| *no > 0).map(|other| refused(other, Outcome::Ended, *no)));
+        // Ends with a caller who holds it, or with one who made it up.
+        let outcome = if no % 2 == 0 { Outcome::Ended } else { Outcome::WrongSecret };
+        let address = format!("10.0.1.{}", caller % 2);
+        all.extend(
+            other.filter(|_| *no > 0).map(|other| refused_from(other, outcome, *no, &address, *second)),
+        );
         (format!("gate-{gate}"), sealed(sequence, all))
     };
     uses.iter().map(set).collect()
@@ -42,6 +47,9 @@ fn sorted(mut status: TokenUsageStatus) -> TokenUsageStatus {
     status.sources.sort_by(|a, b| a.gate.cmp(&b.gate));
     status.credentials.sort_by(|a, b| a.id.cmp(&b.id));
     status.callers.sort_by(|a, b| (&a.credential, &a.address).cmp(&(&b.credential, &b.address)));
+    for list in [&mut status.refused, &mut status.unproved] {
+        list.sort_by(|a, b| (&a.credential, &a.address).cmp(&(&b.credential, &b.address)));
+    }
     status
 }
 
@@ -65,7 +73,10 @@ proptest! {
         let accepted: u64 = uses.iter().map(|(_, _, count, ..)| count).sum();
         let denied: u64 = uses.iter().map(|(.., no)| no).sum();
         prop_assert_eq!(status.requests, signed(accepted));
-        prop_assert_eq!(status.outcomes.get("Ended").copied().unwrap_or(0), signed(denied));
+        let outcome = |outcome: &str| status.outcomes.get(outcome).copied().unwrap_or(0);
+        prop_assert_eq!(outcome("Ended") + outcome("WrongSecret"), signed(denied));
+        prop_assert_eq!(status.refused.iter().map(|known| known.requests).sum::<i64>(), outcome("Ended"));
+        prop_assert_eq!(status.unproved.iter().map(|known| known.requests).sum::<i64>(), outcome("WrongSecret"));
         prop_assert_eq!(status.outcomes["Accepted"], status.requests);
         prop_assert_eq!(status.credentials.iter().map(|known| known.requests).sum::<i64>(), status.requests);
         prop_assert_eq!(status.callers.iter().map(|known| known.requests).sum::<i64>(), status.requests);
@@ -105,14 +116,19 @@ proptest! {
     ) {
         let mut status = TokenUsageStatus::default();
         for (sequence, (gate, credential, caller, second, count)) in (1..).zip(sent) {
-            let mut set =
-                sealed(sequence, vec![used(&format!("{credential:010}"), count, &caller.to_string(), second, second)]);
+            let (id, from) = (format!("{credential:010}"), caller.to_string());
+            let mut used = used(&id, count, &from, second, second);
+            used.refused = refused_from(&id, Outcome::Ended, count, &from, second).refused;
+            used.unproved = refused_from(&id, Outcome::WrongSecret, count, &from, second).unproved;
+            let mut set = sealed(sequence, vec![used]);
             set.scopes = vec![crate::api::report::ScopeUse { scope: caller.to_string(), count }];
             merge(&mut status, &format!("gate-{gate}"), 1, &set, at(2_000_000));
         }
         prop_assert!(status.sources.len() <= MAX_SOURCES);
         prop_assert!(status.credentials.len() <= MAX_CREDENTIAL_USAGES);
         prop_assert!(status.callers.len() <= MAX_CALLERS);
+        prop_assert!(status.refused.len() <= MAX_REFUSED_CALLERS);
+        prop_assert!(status.unproved.len() <= MAX_UNPROVED_CALLERS);
         prop_assert!(status.scopes.len() <= MAX_SCOPES);
         let hourly = status.hourly.unwrap();
         prop_assert!(hourly.accepted.len() <= MAX_HOURS);

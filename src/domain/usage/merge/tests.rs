@@ -25,6 +25,7 @@ pub(super) fn used(credential: &str, count: u64, caller: &str, first: i64, last:
             last_seen: BASE + last,
             ..CallerUse::default()
         }],
+        ..CredentialUse::default()
     }
 }
 
@@ -33,6 +34,30 @@ pub(super) fn refused(credential: &str, outcome: Outcome, count: u64) -> Credent
         credential: credential.to_owned(),
         outcomes: vec![OutcomeCount { outcome: outcome.index(), count }],
         ..CredentialUse::default()
+    }
+}
+
+/// The same, by callers who hold the credential, or do not prove to.
+pub(super) fn refused_from(
+    credential: &str,
+    outcome: Outcome,
+    count: u64,
+    caller: &str,
+    at: i64,
+) -> CredentialUse {
+    let callers = vec![CallerUse {
+        address: caller.to_owned(),
+        user_agent: "curl/8".to_owned(),
+        count,
+        first_seen: BASE + at,
+        last_seen: BASE + at,
+        outcome: outcome.index(),
+        ..CallerUse::default()
+    }];
+    let used = refused(credential, outcome, count);
+    match outcome.is_proved_refusal() {
+        true => CredentialUse { refused: callers, ..used },
+        false => CredentialUse { unproved: callers, ..used },
     }
 }
 
@@ -151,4 +176,53 @@ fn the_summary_names_who_called_last() {
         summary.described["aaaaaaaaaa"],
         ["10.0.0.4 (curl/8)", "10.0.0.3 (curl/8)", "10.0.0.2 (curl/8)"]
     );
+}
+
+#[test]
+fn who_was_refused_is_kept_apart_from_who_was_accepted() {
+    let mut status = TokenUsageStatus::default();
+    for (sequence, at_second) in [(1, 5), (2, 9)] {
+        let set = sealed(
+            sequence,
+            vec![
+                refused_from("bbbbbbbbbb", Outcome::Ended, 2, "10.0.0.9", at_second),
+                refused_from("aaaaaaaaaa", Outcome::WrongSecret, 7, "10.0.0.66", at_second),
+            ],
+        );
+        merge(&mut status, "gate-a", 1, &set, at(10));
+    }
+    let other = sealed(1, vec![refused_from("bbbbbbbbbb", Outcome::Overdue, 1, "10.0.0.9", 10)]);
+    merge(&mut status, "gate-b", 1, &other, at(10));
+    let shown: Vec<_> = status
+        .refused
+        .iter()
+        .map(|who| {
+            (
+                who.outcome.as_str(),
+                who.address.as_str(),
+                who.requests,
+                who.first_seen_at.0,
+                who.last_seen_at.0,
+            )
+        })
+        .collect();
+    assert_eq!(shown, [("Overdue", "10.0.0.9", 1, at(10), at(10)), ("Ended", "10.0.0.9", 4, at(5), at(9))]);
+    assert_eq!(status.refused[1].credential, "bbbbbbbbbb");
+    assert_eq!((status.unproved.len(), status.unproved[0].requests), (1, 14));
+    assert!(status.callers.is_empty() && status.credentials.is_empty());
+}
+
+#[test]
+fn whoever_sends_an_id_takes_nobodys_place() {
+    let mut status = TokenUsageStatus::default();
+    let proved = refused_from("bbbbbbbbbb", Outcome::Ended, 3, "10.0.0.9", 1);
+    merge(&mut status, "gate-a", 1, &sealed(1, vec![proved, used("aaaaaaaaaa", 1, "10.0.0.1", 1, 1)]), at(1));
+    for n in 2..200_u64 {
+        let flood =
+            refused_from("aaaaaaaaaa", Outcome::WrongSecret, 9, &format!("172.16.0.{n}"), 1 + n as i64);
+        merge(&mut status, "gate-a", 1, &sealed(n, vec![flood]), at(300));
+    }
+    assert_eq!(status.unproved.len(), MAX_UNPROVED_CALLERS);
+    assert_eq!((status.refused.len(), status.refused[0].requests), (1, 3));
+    assert_eq!(status.callers.len(), 1);
 }
