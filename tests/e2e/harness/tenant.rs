@@ -63,10 +63,7 @@ impl Space {
         let token = self.kubectl(&["create", "token", name, "--duration", "2h"]).await.ok();
         let file = Kubeconfig::from_yaml(&self.cluster.kubeconfig_with(token.trim())).unwrap();
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
-        let tenant = Tenant {
-            client: Client::try_from(config).unwrap(),
-            namespace: self.name.clone(),
-        };
+        let tenant = Tenant { client: Client::try_from(config).unwrap(), namespace: self.name.clone() };
         // The API server learns of a binding from a watch.
         until("the tenant may read", async || tenant.tokens().get_opt("none").await.ok()).await;
         tenant
