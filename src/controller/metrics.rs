@@ -23,7 +23,7 @@ table! {
     IN_FLIGHT: Gauge "reconciles_in_flight" []
         "Reconciles that run at this moment; at --concurrency for long means that it is the limit";
     QUEUE_DEPTH: Gauge "queue_depth" []
-        "ApiTokens taken up for a look that wait for a free slot, at most 256";
+        "ApiTokens that wait for a look; far above --concurrency for long means that looks do not keep up";
     ROTATIONS: Counter "rotations_total" ["reason"]
         "Credentials that became active, by the reason they were issued for";
     SECRET_WRITES: Counter "secret_writes_total" ["result"]

@@ -6,30 +6,27 @@ pub mod execute;
 pub mod index;
 pub mod kept;
 pub mod leader;
+pub mod looks;
 pub mod memory;
 pub mod metrics;
+mod queue;
 pub mod reconcile;
 mod rows;
 pub mod watches;
 mod world;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use kube::Client;
-use kube::runtime::controller::{self, applier};
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, mpsc, watch};
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use self::execute::Executor;
 use self::index::{NamespaceIndex, SecretIndex};
-use self::kept::Kept;
 use self::leader::Handle;
 use self::memory::Memory;
 use self::metrics::Metrics;
@@ -169,14 +166,15 @@ impl Controller {
             let Some(Some(term)) = shutdown.run_until_cancelled(term).await else { break };
             info!(term, "leading: reconciling");
             let over = shutdown.child_token();
-            let appliers = futures::future::join_all(
-                self.scopes.iter().map(|scope| drive(scope, &self.context, &self.options, &over)),
+            let concurrency = usize::from(self.options.concurrency);
+            let looks = futures::future::join_all(
+                self.scopes.iter().map(|scope| scope.looks.run(&self.context, concurrency, &over)),
             );
             let mut leadership = leadership.clone();
             tokio::select! {
                 // The fence has closed already; dropping what is under way only saves the attempt.
                 _ = leadership.wait_for(|now| !now.leading || now.term != term) => info!(term, "no longer leading"),
-                () = finish(appliers, &shutdown, self.options.shutdown_grace) => {}
+                () = finish(looks, &shutdown, self.options.shutdown_grace) => {}
             }
             over.cancel();
             if shutdown.is_cancelled() {
@@ -197,109 +195,5 @@ async fn finish<T>(work: impl Future<Output = T>, shutdown: &CancellationToken, 
     tokio::select! {
         _ = work => {}
         () = out_of_time => warn!(?grace, "reconciles still under way are given up"),
-    }
-}
-
-/// Reconciles the tokens of one scope until `over`, then lets those under way end.
-async fn drive(scope: &Scope, context: &Arc<Context>, options: &Options, over: &CancellationToken) {
-    let waiting = Arc::new(Waiting::new(context.metrics.clone()));
-    let queued = waiting.clone();
-    let queue = scope
-        .triggers()
-        .then(move |token| {
-            let queued = queued.clone();
-            async move {
-                queued.insert(token.namespace.as_deref().unwrap_or_default(), &token.name).await;
-                Ok::<_, std::convert::Infallible>(token)
-            }
-        })
-        .take_until(over.clone().cancelled_owned());
-    let config = controller::Config::default().concurrency(options.concurrency);
-    let reconcile = |token: Arc<Kept>, context: Arc<Context>| {
-        waiting.remove(token.namespace(), token.name());
-        Box::pin(async move {
-            let metrics = context.metrics.clone();
-            let started = Instant::now();
-            let _in_flight = InFlight::new(&metrics);
-            let result = reconcile::reconcile(token, context).await;
-            metrics.reconcile_duration.observe(started.elapsed().as_secs_f64());
-            metrics.reconciles.inc([result.as_ref().map_or_else(error::Error::category, |_| "ok")]);
-            result
-        })
-    };
-    let policy =
-        |token: Arc<_>, error: &_, context: Arc<Context>| reconcile::backoff(&token, error, &context);
-    let mut results =
-        std::pin::pin!(applier(reconcile, policy, context.clone(), scope.store(), Box::pin(queue), config));
-    while let Some(result) = results.next().await {
-        if let Err(controller::Error::ObjectNotFound(token)) = result {
-            debug!(%token, "gone before it was looked at");
-            waiting.remove(token.namespace.as_deref().unwrap_or_default(), &token.name);
-        }
-    }
-}
-
-/// The tokens that something happened to and that no reconcile has taken up yet: the queue's depth. A token stands in it
-/// once, however much happens to it.
-///
-/// The queue is short. When a leader begins it looks at every token, and a queue of all of them would be megabytes that
-/// are never given back; the rest waits where it stands, in the store.
-struct Waiting {
-    tokens: Mutex<HashSet<(String, String)>>,
-    room: Notify,
-    metrics: Metrics,
-}
-
-impl Waiting {
-    /// Tokens in the queue before the next has to wait: more than reconciles at once.
-    const MOST: usize = 256;
-
-    fn new(metrics: Metrics) -> Self {
-        Self { tokens: Mutex::default(), room: Notify::new(), metrics }
-    }
-
-    /// Waits for room.
-    async fn insert(&self, namespace: &str, name: &str) {
-        loop {
-            // Asked for before the look, so that a place that is freed in between is not missed.
-            let room = self.room.notified();
-            if self.tokens.lock().len() < Self::MOST {
-                break;
-            }
-            room.await;
-        }
-        if self.tokens.lock().insert((namespace.to_owned(), name.to_owned())) {
-            self.metrics.queue_depth.inc();
-        }
-    }
-
-    fn remove(&self, namespace: &str, name: &str) {
-        if self.tokens.lock().remove(&(namespace.to_owned(), name.to_owned())) {
-            self.metrics.queue_depth.dec();
-            self.room.notify_one();
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let left = i64::try_from(self.tokens.lock().len()).unwrap_or(0);
-        self.metrics.queue_depth.dec_by(left);
-    }
-}
-
-/// Counts a reconcile as in flight for as long as it lives, even if it is dropped.
-struct InFlight<'a>(&'a Metrics);
-
-impl<'a> InFlight<'a> {
-    fn new(metrics: &'a Metrics) -> Self {
-        metrics.reconciles_in_flight.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.reconciles_in_flight.dec();
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
-use kube::runtime::controller::Action;
 use tracing::{debug, info, warn};
 
 use super::error::Error;
@@ -13,6 +12,7 @@ use super::events::Announcer;
 use super::execute::Executor;
 use super::index::{NamespaceIndex, Progress, SecretIndex};
 use super::kept::Kept;
+use super::looks::Next;
 use super::memory::{Memory, Verified};
 use super::metrics::Metrics;
 use crate::api::{ApiToken, ApiTokenStatus, CredentialState, Reason};
@@ -59,17 +59,17 @@ pub struct Context {
 }
 
 /// Brings one ApiToken as far as it can be brought now.
-pub async fn reconcile(kept: Arc<Kept>, context: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile(kept: Arc<Kept>, context: &Context) -> Result<Next, Error> {
     let token: ApiToken = kept.read()?;
     drop(kept);
     if token.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+        return Ok(Next::OnChange);
     }
     if context.memory.is_stale(&token) {
         // The watch will bring our own write back; until then this object is history.
-        return Ok(Action::requeue(CATCH_UP));
+        return Ok(Next::After(CATCH_UP));
     }
-    let mut look = Look::new(token, &context);
+    let mut look = Look::new(token, context);
     let result = look.run().await;
     let token = &look.token;
     if let Ok(Ended::Waiting { .. }) = result {
@@ -78,9 +78,9 @@ pub async fn reconcile(kept: Arc<Kept>, context: Arc<Context>) -> Result<Action,
     match result? {
         Ended::Gone => {
             context.memory.forget(token.uid());
-            Ok(Action::await_change())
+            Ok(Next::OnChange)
         }
-        Ended::Blocked(Reason::SecretConflict) => Ok(Action::requeue(LOOK_AGAIN)),
+        Ended::Blocked(Reason::SecretConflict) => Ok(Next::After(LOOK_AGAIN)),
         Ended::Blocked(reason) => Err(Error::Blocked(reason)),
         Ended::Waiting { wake, untouched } => {
             if untouched {
@@ -94,7 +94,7 @@ pub async fn reconcile(kept: Arc<Kept>, context: Arc<Context>) -> Result<Action,
 }
 
 /// How long to wait after a failed reconcile: doubling from a second to two minutes.
-pub fn backoff(token: &Kept, error: &Error, context: &Context) -> Action {
+pub fn backoff(token: &Kept, error: &Error, context: &Context) -> Next {
     let failures = context.memory.failed(token.namespace(), token.uid());
     let pause = Duration::from_secs(1 << failures.saturating_sub(1).min(7)).min(MAX_BACKOFF);
     let (namespace, name) = (token.namespace(), token.name());
@@ -105,7 +105,7 @@ pub fn backoff(token: &Kept, error: &Error, context: &Context) -> Action {
             warn!(namespace, name, %error, category = error.category(), failures, ?pause, "reconcile failed")
         }
     }
-    Action::requeue(pause)
+    Next::After(pause)
 }
 
 /// How a look ended.
@@ -295,11 +295,11 @@ impl<'a> Look<'a> {
 
 /// When to look again by ourselves. What is due after the next resync is left to that: a timer for each of ten thousand
 /// tokens would be megabytes.
-fn until(wake: Option<Timestamp>, now: Timestamp, resync: Duration) -> Action {
+fn until(wake: Option<Timestamp>, now: Timestamp, resync: Duration) -> Next {
     let left = |wake: Timestamp| wake.duration_since(now).max(SignedDuration::ZERO).unsigned_abs();
     match wake.map(left) {
         // Timers tick in milliseconds and may fire early by one: never look before it is due.
-        Some(left) if left <= resync => Action::requeue(left + Duration::from_millis(1)),
-        _ => Action::await_change(),
+        Some(left) if left <= resync => Next::After(left + Duration::from_millis(1)),
+        _ => Next::OnChange,
     }
 }

@@ -4,18 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
+use kube::runtime::reflector::Store;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher as watch_objects;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource};
 use parking_lot::RwLock;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, warn};
@@ -23,6 +23,7 @@ use tracing::{error, warn};
 use super::execute::slim;
 use super::index::{NamespaceIndex, SecretIndex};
 use super::kept::Kept;
+use super::looks::Looks;
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::world;
@@ -37,23 +38,12 @@ pub const SYNCED: [&str; 3] = ["apitokens", "secrets", "namespaces"];
 
 /// Objects asked for at once: while a page is taken apart it takes ten times its size in memory.
 const PAGE: u32 = 50;
-/// Triggers that a slow leader may be behind by before it looks at every token instead.
-const TRIGGERS: usize = 4096;
 /// In namespaced mode a Namespace is read this often: a Role can allow to get its own Namespace, but not to watch it.
 const NAMESPACE_POLL: Duration = Duration::from_secs(300);
 /// How often the wall clock is compared with the monotonic one.
 const CLOCK_CHECK: Duration = Duration::from_secs(60);
 /// Differences beyond this are steps, not drift.
 const CLOCK_STEP_SECONDS: i64 = 2;
-
-/// Which tokens to look at.
-#[derive(Clone, Debug)]
-pub enum Trigger {
-    /// One.
-    One(ObjectRef<Kept>),
-    /// All in the store.
-    All,
-}
 
 /// What the watches share with the reconciles.
 #[derive(Clone)]
@@ -79,15 +69,16 @@ pub struct Scope {
     namespace: Option<String>,
     store: Store<Kept>,
     writer: Option<Writer<Kept>>,
-    triggers: broadcast::Sender<Trigger>,
+    /// Where looks at its tokens are asked for, and made.
+    pub looks: Arc<Looks>,
 }
 
 impl Scope {
     /// A scope that watches `namespace`, or all namespaces.
     pub fn new(namespace: Option<String>) -> Self {
         let writer = Writer::new(());
-        let (triggers, _) = broadcast::channel(TRIGGERS);
-        Self { namespace, store: writer.as_reader(), writer: Some(writer), triggers }
+        let store = writer.as_reader();
+        Self { namespace, looks: Arc::new(Looks::new(store.clone())), store, writer: Some(writer) }
     }
 
     /// The ApiTokens of this scope.
@@ -95,70 +86,50 @@ impl Scope {
         self.store.clone()
     }
 
-    /// Every token once, then those that something happened to. Never ends by itself.
-    pub fn triggers(&self) -> impl Stream<Item = ObjectRef<Kept>> + Send + use<> {
-        let receiver = self.triggers.subscribe();
-        let store = self.store.clone();
-        let news = futures::stream::unfold(receiver, |mut receiver| async move {
-            match receiver.recv().await {
-                Ok(trigger) => Some((trigger, receiver)),
-                Err(broadcast::error::RecvError::Lagged(_)) => Some((Trigger::All, receiver)),
-                Err(broadcast::error::RecvError::Closed) => None,
-            }
-        });
-        futures::stream::iter([Trigger::All]).chain(news).flat_map(move |trigger| {
-            let objects = match trigger {
-                Trigger::One(object) => vec![object],
-                Trigger::All => store.state().iter().map(|token| reference(token)).collect(),
-            };
-            futures::stream::iter(objects)
-        })
-    }
-
     /// Starts the watches.
     pub fn spawn(&mut self, tasks: &mut JoinSet<()>, shared: &Shared) {
+        let looks = || self.looks.clone();
         if let Some(writer) = self.writer.take() {
-            tasks.spawn(watch_tokens(shared.clone(), self.namespace.clone(), writer, self.triggers.clone()));
+            tasks.spawn(watch_tokens(shared.clone(), self.namespace.clone(), writer, looks()));
         }
-        tasks.spawn(watch_secrets(shared.clone(), self.namespace.clone(), self.triggers.clone()));
-        let triggers = (self.store.clone(), self.triggers.clone());
+        tasks.spawn(watch_secrets(shared.clone(), self.namespace.clone(), looks()));
         match &self.namespace {
-            None => tasks.spawn(watch_namespaces(shared.clone(), triggers)),
-            Some(name) => tasks.spawn(poll_namespace(shared.clone(), name.clone(), triggers)),
+            None => tasks.spawn(watch_namespaces(shared.clone(), looks())),
+            Some(name) => tasks.spawn(poll_namespace(shared.clone(), name.clone(), looks())),
         };
     }
 
     /// The namespace served, and where to say that one of its tokens needs a look.
     pub fn listener(&self) -> Listener {
-        (self.namespace.clone(), self.triggers.clone())
+        (self.namespace.clone(), self.looks.clone())
     }
 
     /// Looks at every token again and again.
     pub fn spawn_resync(&self, tasks: &mut JoinSet<()>, every: Duration) {
-        let triggers = self.triggers.clone();
+        let looks = self.looks.clone();
         tasks.spawn(async move {
             loop {
                 tokio::time::sleep(every).await;
-                let _ = triggers.send(Trigger::All);
+                looks.ask_all();
             }
         });
     }
 
     /// Looks at every token again when the wall clock is set: timers run on the other clock.
     pub fn spawn_clock_watch(&self, tasks: &mut JoinSet<()>, clock: Arc<dyn Clock>) {
-        tasks.spawn(watch_clock(clock, self.triggers.clone()));
+        tasks.spawn(watch_clock(clock, self.looks.clone()));
     }
 }
 
-/// The namespace of a scope (all, if none) and its triggers.
-pub type Listener = (Option<String>, broadcast::Sender<Trigger>);
+/// The namespace of a scope (all, if none) and where looks at its tokens are asked for.
+pub type Listener = (Option<String>, Arc<Looks>);
 
 /// Has the tokens looked at that `news` names (namespace, name).
 pub async fn pass_on(mut news: mpsc::Receiver<(String, String)>, listeners: Vec<Listener>) {
     while let Some((namespace, name)) = news.recv().await {
         let served = |listener: &&Listener| listener.0.as_ref().is_none_or(|served| *served == namespace);
-        if let Some((_, triggers)) = listeners.iter().find(served) {
-            let _ = triggers.send(Trigger::One(ObjectRef::new(&name).within(&namespace)));
+        if let Some((_, looks)) = listeners.iter().find(served) {
+            looks.ask(&namespace, &name);
         }
     }
 }
@@ -173,16 +144,11 @@ where
     }
 }
 
-/// A reference by name alone: a queue of ten thousand is megabytes larger with uids and versions that nobody reads.
-fn reference(token: &Kept) -> ObjectRef<Kept> {
-    ObjectRef::new(token.name()).within(token.namespace())
-}
-
 async fn watch_tokens(
     shared: Shared,
     namespace: Option<String>,
     mut writer: Writer<Kept>,
-    triggers: broadcast::Sender<Trigger>,
+    looks: Arc<Looks>,
 ) {
     let api = scoped::<DeserializeGuard<ApiToken>>(&shared, namespace.as_deref());
     let store = writer.as_reader();
@@ -195,23 +161,18 @@ async fn watch_tokens(
         let Some(event) = understood(event, &shared.metrics) else { continue };
         writer.apply_watcher_event(&event);
         world::follow(&shared.world, &event);
-        let trigger = match &event {
-            Event::Apply(token) => Some(Trigger::One(reference(token))),
-            Event::Delete(token) => {
-                shared.memory.forget(token.uid());
-                None
-            }
-            Event::Init | Event::InitApply(_) => None,
+        match &event {
+            Event::Apply(token) => looks.ask(token.namespace(), token.name()),
+            Event::Delete(token) => shared.memory.forget(token.uid()),
+            Event::Init | Event::InitApply(_) => {}
             Event::InitDone => {
                 let uids = store.state().iter().map(|token| token.uid().to_owned()).collect();
                 shared.memory.listed(namespace.as_deref(), &uids);
                 world::listed(&shared.world, namespace.as_deref(), &uids);
                 Readiness::synced(&shared.readiness, SYNCED[0]);
-                Some(Trigger::All)
+                looks.ask_all();
             }
-        };
-        // Nobody listens while this replica does not lead; on taking over, it looks at every token anyway.
-        trigger.map(|trigger| triggers.send(trigger).ok());
+        }
     }
 }
 
@@ -250,7 +211,7 @@ fn understood(event: Event<DeserializeGuard<ApiToken>>, metrics: &Metrics) -> Op
     }
 }
 
-async fn watch_secrets(shared: Shared, namespace: Option<String>, triggers: broadcast::Sender<Trigger>) {
+async fn watch_secrets(shared: Shared, namespace: Option<String>, looks: Arc<Looks>) {
     let api = scoped::<PartialObjectMeta<Secret>>(&shared, namespace.as_deref());
     // By a label of our own domain, and whatever its value: labels that are everybody's are changed by everybody.
     let config = watcher::Config::default().page_size(PAGE).labels(keys::TOKEN);
@@ -258,7 +219,7 @@ async fn watch_secrets(shared: Shared, namespace: Option<String>, triggers: broa
     while let Some(event) = events.next().await {
         let listed = matches!(event, Event::InitDone);
         for (namespace, name) in shared.secrets.apply(metadata(event)) {
-            let _ = triggers.send(Trigger::One(ObjectRef::new(&name).within(&namespace)));
+            looks.ask(&namespace, &name);
         }
         if listed {
             Readiness::synced(&shared.readiness, SYNCED[1]);
@@ -266,9 +227,7 @@ async fn watch_secrets(shared: Shared, namespace: Option<String>, triggers: broa
     }
 }
 
-type Listeners = (Store<Kept>, broadcast::Sender<Trigger>);
-
-async fn watch_namespaces(shared: Shared, listeners: Listeners) {
+async fn watch_namespaces(shared: Shared, looks: Arc<Looks>) {
     let api = Api::<PartialObjectMeta<Namespace>>::all(shared.client.clone());
     let mut events = Box::pin(resilient(
         watch_objects(api, watcher::Config::default()),
@@ -277,14 +236,14 @@ async fn watch_namespaces(shared: Shared, listeners: Listeners) {
     ));
     while let Some(event) = events.next().await {
         let listed = matches!(event, Event::InitDone);
-        trigger_namespaces(&shared.namespaces.apply(metadata(event)), &listeners);
+        shared.namespaces.apply(metadata(event)).iter().for_each(|changed| looks.ask_namespace(changed));
         if listed {
             Readiness::synced(&shared.readiness, SYNCED[2]);
         }
     }
 }
 
-async fn poll_namespace(shared: Shared, name: String, listeners: Listeners) {
+async fn poll_namespace(shared: Shared, name: String, looks: Arc<Looks>) {
     let api = Api::<Namespace>::all(shared.client.clone());
     let mut ticks = interval(NAMESPACE_POLL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -292,7 +251,8 @@ async fn poll_namespace(shared: Shared, name: String, listeners: Listeners) {
         ticks.tick().await;
         match api.get_metadata(&name).await {
             Ok(namespace) => {
-                trigger_namespaces(&shared.namespaces.apply(Event::Apply(namespace.metadata)), &listeners);
+                let changed = shared.namespaces.apply(Event::Apply(namespace.metadata));
+                changed.iter().for_each(|changed| looks.ask_namespace(changed));
             }
             // Owners are then looked for on the ApiToken alone: an inconvenience, no reason not to be ready.
             Err(error) => warn!(namespace = %name, %error, "Namespace not read"),
@@ -301,16 +261,7 @@ async fn poll_namespace(shared: Shared, name: String, listeners: Listeners) {
     }
 }
 
-fn trigger_namespaces(changed: &[String], (store, triggers): &Listeners) {
-    if changed.is_empty() {
-        return;
-    }
-    for token in store.state_filter(|token| changed.iter().any(|namespace| namespace == token.namespace())) {
-        let _ = triggers.send(Trigger::One(reference(&token)));
-    }
-}
-
-async fn watch_clock(clock: Arc<dyn Clock>, triggers: broadcast::Sender<Trigger>) {
+async fn watch_clock(clock: Arc<dyn Clock>, looks: Arc<Looks>) {
     let offset = |since: Instant, wall: Timestamp| {
         clock.now().duration_since(wall).as_secs() - since.elapsed().as_secs() as i64
     };
@@ -323,7 +274,7 @@ async fn watch_clock(clock: Arc<dyn Clock>, triggers: broadcast::Sender<Trigger>
         if step.abs() > CLOCK_STEP_SECONDS {
             warn!(seconds = step, "the wall clock was set: looking at every token again");
             (since, wall) = (Instant::now(), clock.now());
-            let _ = triggers.send(Trigger::All);
+            looks.ask_all();
         }
     }
 }

@@ -458,7 +458,8 @@ impl<'a> Planner<'a> {
         self.draft
     }
 
-    /// When time alone makes something due.
+    /// When time alone makes something due: a whole second that is yet to come. Uses are known more finely than plans are
+    /// made; a time within the present second would be looked at over and over until the second is over.
     fn wake(&self) -> Option<Timestamp> {
         let deadlines = self
             .draft
@@ -467,8 +468,15 @@ impl<'a> Planner<'a> {
             .filter_map(|credential| credential.not_after.as_ref().map(|at| at.0));
         let expiry = self.expiry.into_iter().flat_map(|expiry| [expiry.at, expiry.warn_from]);
         let rotation = self.draft.next_rotation_time.iter().map(|at| at.0);
-        deadlines.chain(expiry).chain(rotation).chain(self.use_wakes()).filter(|at| *at > self.now).min()
+        let wakes = deadlines.chain(expiry).chain(rotation).chain(self.use_wakes());
+        wakes.map(whole_second).filter(|at| *at > self.now).min()
     }
+}
+
+/// The first whole second that is not before `at`.
+fn whole_second(at: Timestamp) -> Timestamp {
+    let second = at.as_second() + i64::from(at.subsec_nanosecond() > 0);
+    Timestamp::from_second(second).unwrap_or(Timestamp::MAX)
 }
 
 /// Whether writing `after` would tell nobody anything. That the Secret's resourceVersion was verified anew is worth

@@ -80,6 +80,30 @@ fn never_used_then_in_use_then_idle_then_in_use_again() {
     assert_eq!(world.event_reasons(), [Reason::InUse]);
 }
 
+/// Between a use that is known to the millisecond and the next whole second, nothing is due and nothing becomes due.
+#[test]
+fn a_time_within_the_present_second_is_not_looked_at_until_the_second_is_over() {
+    let millis = k8s_openapi::jiff::SignedDuration::from_millis;
+    let mut world = watched(json!({"idle": {"after": "1h"}}));
+    let id = world.active().id;
+    let used = world.now + millis(1_500);
+    world.usage.last_used.insert(id, used);
+    world.now += millis(2_000);
+    world.reconcile();
+    let end = used + millis(3_600_000);
+    let mut looks = 0;
+    while world.health() != "Idle" {
+        looks += 1;
+        assert!(looks < 4, "{looks} looks by {}", world.now);
+        let wake = world.wake.expect("it becomes idle");
+        // As a timer that fires on time, a little into the second; and once more ahead of it.
+        world.now = wake.min(end);
+        world.reconcile();
+        world.now = wake + millis(3);
+        world.reconcile();
+    }
+}
+
 #[test]
 fn what_was_used_lately_and_not_yet_persisted_is_not_called_idle() {
     let mut world = watched(json!({"idle": {"after": "1h"}}));

@@ -166,6 +166,8 @@ impl World {
             let mut wrote = true;
             match plan(self.now, &self.settings, &observed) {
                 Step::Wait { blocked, wake } => {
+                    let lies_ahead = |at: Timestamp| at > self.now && at.subsec_nanosecond() == 0;
+                    assert!(wake.is_none_or(lies_ahead), "to be called again at {wake:?}, now {}", self.now);
                     self.wake = wake;
                     if let SecretView::Read(read) = &view
                         && delivery::holds_active(&read.secret, &self.token)

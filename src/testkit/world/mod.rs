@@ -160,6 +160,12 @@ impl World {
         self.replicas.keys().copied().collect()
     }
 
+    /// Reconciles by the pods that run.
+    #[must_use]
+    pub fn reconciles(&self) -> u64 {
+        self.replicas.values().map(Replica::reconciles).sum()
+    }
+
     /// The pod that leads, if any.
     #[must_use]
     pub fn leader(&self) -> Option<&'static str> {
@@ -355,7 +361,7 @@ impl World {
         if desired.is_met_by(&secret) { Ok(()) } else { Err("the Secret is not as declared".to_owned()) }
     }
 
-    /// I5: lets `time` pass, in which nothing is written about a token for which nothing falls due.
+    /// I5: lets `time` pass, in which nothing is written about a token for which nothing falls due, and reconciles rest.
     pub async fn check_quiet(&self, time: Duration) -> Result<(), String> {
         let end = self.now().saturating_add(time).map_err(|error| error.to_string())?;
         let version = |plural: &str, namespace: &str, name: &str| {
@@ -371,7 +377,9 @@ impl World {
         let is_idle = |token: &ApiToken| next_due(token, now).is_none_or(|due| due > end);
         let idle: Vec<_> = self.tokens().into_iter().filter(is_idle).collect();
         let before: Vec<_> = idle.iter().map(state).collect();
+        let looks = self.reconciles();
         self.pass(time).await;
+        self.oracle.rests(self.reconciles().saturating_sub(looks), self.tokens().len(), time);
         self.check()?;
         for (token, before) in idle.iter().zip(before) {
             let after = state(token);

@@ -12,6 +12,9 @@ use super::replica::PREFIX;
 use crate::api::ApiToken;
 use crate::testkit::apiserver::{ApiServer, Commit, RequestInfo};
 
+/// Reconciles of one token that an hour may take in which nothing happens. The most are one in 15 seconds, of a token whose
+/// place a foreign Secret takes; whatever feeds itself makes thousands.
+pub const LOOKS_AN_HOUR: u64 = 300;
 /// Most complaints that are kept: the first is the one to read.
 const MAX_COMPLAINTS: usize = 20;
 
@@ -75,6 +78,17 @@ impl Oracle {
     #[must_use]
     pub fn controller_writes(&self) -> u64 {
         self.0.lock().controller_writes
+    }
+
+    /// A quiet world rests: `looks` reconciles at `tokens` tokens within `time`, in which nobody did anything.
+    pub fn rests(&self, looks: u64, tokens: usize, time: std::time::Duration) {
+        let hours = time.as_secs().div_ceil(3600);
+        let most = LOOKS_AN_HOUR * hours * u64::try_from(tokens).unwrap_or(u64::MAX).max(1);
+        if looks > most {
+            self.0.lock().complain(format!(
+                "{looks} reconciles of {tokens} tokens in {time:?} of quiet, {most} at most"
+            ));
+        }
     }
 
     /// Whether gates accept what the Secret of this ApiToken holds.

@@ -49,6 +49,7 @@ pub struct Replica {
     elector: Option<JoinHandle<()>>,
     pause: Arc<Pause>,
     crash: Option<oneshot::Receiver<RequestInfo>>,
+    metrics: Metrics,
 }
 
 /// What a replica is started with.
@@ -116,7 +117,7 @@ impl Replica {
                 clock: start.clock.clone(),
                 entropy: Arc::new(SeededEntropy::new(start.seed, entropy)),
             },
-            metrics,
+            metrics.clone(),
             handle,
             readiness,
             usage,
@@ -134,7 +135,16 @@ impl Replica {
             elector,
             pause,
             crash: None,
+            metrics,
         }
+    }
+
+    /// Reconciles so far, however they ended.
+    #[must_use]
+    pub fn reconciles(&self) -> u64 {
+        let results =
+            ["ok", "Api", "Timeout", "Conflict", "NotLeading", "Entropy", "Blocked", "Store", "Endless"];
+        results.map(|result| self.metrics.reconciles.get([result])).iter().sum()
     }
 
     /// Whether it leads, as far as it knows.
@@ -259,8 +269,7 @@ fn options(identity: &str) -> Options {
         settings: settings(),
         namespaces: Vec::new(),
         metric_labels: Vec::new(),
-        // More than there are tokens: which of several waiting ones is next, kube's scheduler leaves to chance.
-        concurrency: 64,
+        concurrency: 32,
         request_timeout: Duration::from_secs(10),
         resync: Duration::from_secs(10 * 3600),
         shutdown_grace: Duration::from_secs(10),

@@ -101,6 +101,10 @@ fn nothing_due_nothing_written_and_a_restart_reads_no_secret() {
         );
         assert_eq!(asked(&server_after), asked(&server), "the API server was asked to write");
         assert_eq!(versions(space).await, objects);
+        // By itself the operator looks at a token twice a day.
+        let reconciles = |scrape: &Scrape| scrape.sum("tokenward_reconciles_total", &[]);
+        let reconciled = reconciles(&own_after) - reconciles(&own);
+        assert!(reconciled <= TOKENS as f64, "{reconciled} reconciles while nothing was due");
         println!("quiet for {QUIET:?} with {TOKENS} tokens: 0 writes, {updates} renewals of the Lease");
 
         operator.signal(Signal::Term).await;
