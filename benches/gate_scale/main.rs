@@ -17,6 +17,7 @@
 //! |---|---|
 //! | `first-use` | from the gate's answer until `status.usage.lastUsedAt` is in the API |
 //! | `revocation` | from the API server's answer to `suspend: true` until the gate denies |
+//! | `storm` | the same, while a controller starts where no gate reports and has something to tell about every token |
 //! | `writes` | what the ledger writes while every token is in use |
 //! | `memory` | the gate's memory, and how long it takes to start |
 
@@ -31,6 +32,7 @@ mod inprocess;
 mod line;
 mod memory;
 mod revocation;
+mod storm;
 mod town;
 mod traffic;
 mod writes;
@@ -97,6 +99,10 @@ async fn main() -> Result<()> {
     }
     if wanted("revocation") {
         revocation::run(&mut town, &settings, &progress).await?;
+    }
+    if wanted("storm") {
+        storm::run(&mut town, &settings, &progress).await?;
+        town.start_gate().await?;
     }
     if wanted("writes") {
         writes::run(&mut town, &settings, &progress).await?;

@@ -114,6 +114,23 @@ impl Town {
         Ok(())
     }
 
+    /// Starts a gate that the ledger does not let report.
+    pub async fn start_mute_gate(&mut self) -> Result<()> {
+        let token = std::env::temp_dir().join("gate-scale-no.token");
+        std::fs::write(&token, "nobody's")?;
+        let (gate, http) = gate(&self.kubeconfig, &self.namespace, &token.display().to_string()).await?;
+        (self.gate, self.http) = (Some(gate), http);
+        Ok(())
+    }
+
+    /// Stops gate and controller, in order.
+    pub async fn stop_processes(&mut self) -> Result<()> {
+        for process in [self.gate.take(), self.controller.take()].into_iter().flatten() {
+            process.stop().await?;
+        }
+        Ok(())
+    }
+
     /// The running controller.
     pub fn controller(&self) -> Result<&Process> {
         Ok(self.controller.as_ref().ok_or("no controller")?)
@@ -146,9 +163,7 @@ impl Town {
 
     /// Stops everything.
     pub async fn stop(&mut self) -> Result<()> {
-        for process in [self.gate.take(), self.controller.take()].into_iter().flatten() {
-            process.stop().await?;
-        }
+        self.stop_processes().await?;
         Ok(std::fs::remove_file(&self.ledger_token)?)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -14,8 +15,9 @@ use tracing::debug;
 use super::error;
 use super::kept::Kept;
 use super::metrics::Metrics;
-use super::queue::{Name, Queue, name};
+use super::queue::{Name, Queue, Turn, name};
 use super::reconcile::{self, Context};
+use crate::platform::budget::{Purse, Shared};
 
 /// When to look at a token again, if nothing happens to it before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,25 +26,33 @@ pub enum Next {
     OnChange,
     /// After this.
     After(Duration),
+    /// When the budget has room for its news; after this in any case.
+    InLine(Option<Duration>),
 }
 
 /// Where looks are asked for. Nobody listens while this replica does not lead; when it takes over it looks at every token
 /// anyway.
 pub struct Looks {
     store: Store<Kept>,
+    budget: Shared,
     queue: Mutex<Option<Queue>>,
     changed: Notify,
 }
 
 impl Looks {
-    /// For the tokens in this store.
-    pub fn new(store: Store<Kept>) -> Self {
-        Self { store, queue: Mutex::new(None), changed: Notify::new() }
+    /// For the tokens in this store. What nobody waits for is told within `budget`.
+    pub fn new(store: Store<Kept>, budget: Shared) -> Self {
+        Self { store, budget, queue: Mutex::new(None), changed: Notify::new() }
     }
 
     /// Something happened to this token.
     pub fn ask(&self, namespace: &str, token: &str) {
         self.tell(|queue| queue.ask(name(namespace, token)));
+    }
+
+    /// Uses of this token were persisted, and a write was set aside for showing them.
+    pub fn ask_reserved(&self, namespace: &str, token: &str) {
+        self.tell(|queue| queue.ask_reserved(name(namespace, token)));
     }
 
     /// Something happened that may concern every token.
@@ -63,50 +73,73 @@ impl Looks {
     }
 
     /// The next token to look at, as the store has it.
-    fn next(&self) -> Option<(Name, Arc<Kept>)> {
+    fn next(&self) -> Option<(Turn, Arc<Kept>)> {
         loop {
-            let token = self.queue.lock().as_mut()?.next(Instant::now(), || self.store.state())?;
-            let (namespace, name) = (&*token.0, &*token.1);
+            let now = Instant::now();
+            let turn = {
+                let mut queue = self.queue.lock();
+                let queue = queue.as_mut()?;
+                let affordable = queue.in_line() > 0 && self.budget.when(Purse::News, now) <= now;
+                queue.next(now, affordable, || self.store.state())?
+            };
+            if turn.paid == Some(Purse::News) {
+                self.budget.charge(Purse::News, 1, now);
+            }
+            let (namespace, name) = (&*turn.token.0, &*turn.token.1);
             if let Some(kept) = self.store.get(&ObjectRef::new(name).within(namespace)) {
-                return Some((token, kept));
+                return Some((turn, kept));
             }
             debug!(namespace, name, "gone before it was looked at");
-            self.done(&token, Next::OnChange);
+            if let Some(purse) = turn.paid {
+                self.budget.charge(purse, -1, now);
+            }
+            self.done(&turn.token, Next::OnChange);
         }
     }
 
     fn done(&self, token: &Name, next: Next) {
         let at = match next {
-            Next::OnChange => None,
-            Next::After(pause) => Some(Instant::now() + pause),
+            Next::OnChange | Next::InLine(None) => None,
+            Next::After(pause) | Next::InLine(Some(pause)) => Some(Instant::now() + pause),
         };
         if let Some(queue) = self.queue.lock().as_mut() {
+            if matches!(next, Next::InLine(_)) {
+                queue.line_up(token);
+            }
             queue.done(token, at);
         }
     }
 
-    /// Tokens that wait, and when the next is due.
-    fn outlook(&self) -> (usize, Option<Instant>) {
-        self.queue.lock().as_ref().map_or((0, None), |queue| (queue.depth(), queue.wake()))
+    /// Tokens that wait for a look, those that wait to tell news, and when there is something to do by itself.
+    fn outlook(&self) -> (usize, usize, Option<Instant>) {
+        let queue = self.queue.lock();
+        let Some(queue) = queue.as_ref() else { return (0, 0, None) };
+        let news = (queue.in_line() > 0).then(|| {
+            // Timers tick in milliseconds and may fire early by one.
+            self.budget.when(Purse::News, Instant::now()) + Duration::from_millis(1)
+        });
+        (queue.depth(), queue.in_line(), queue.wake().into_iter().chain(news).min())
     }
 
     /// Looks at every token once, and then at those that something happens to, at most `concurrency` at once. When `over`,
     /// lets those under way end.
     pub async fn run(&self, context: &Arc<Context>, concurrency: usize, over: &CancellationToken) {
         let _open = Open::new(self);
-        let mut depth = Depth::new(&context.metrics);
+        let mut depth = Share::new(&context.metrics.queue_depth);
+        let mut in_line = Share::new(&context.metrics.news_waiting);
         let mut running = JoinSet::new();
         loop {
             while !over.is_cancelled() && running.len() < concurrency {
-                let Some((token, kept)) = self.next() else { break };
+                let Some((Turn { token, paid }, kept)) = self.next() else { break };
                 let context = context.clone();
-                running.spawn(async move { (token, look(kept, context).await) });
+                running.spawn(async move { (token, look(kept, paid, context).await) });
             }
             if over.is_cancelled() && running.is_empty() {
                 return;
             }
-            let (waiting, wake) = self.outlook();
+            let (waiting, news, wake) = self.outlook();
             depth.show(waiting);
+            in_line.show(news);
             let has_room = running.len() < concurrency && !over.is_cancelled();
             let due = async {
                 match wake.filter(|_| has_room) {
@@ -130,10 +163,10 @@ impl Looks {
 }
 
 /// One look, counted.
-async fn look(token: Arc<Kept>, context: Arc<Context>) -> Next {
+async fn look(token: Arc<Kept>, paid: Option<Purse>, context: Arc<Context>) -> Next {
     let started = Instant::now();
     let in_flight = InFlight::new(&context.metrics);
-    let result = reconcile::reconcile(token.clone(), &context).await;
+    let result = reconcile::reconcile(token.clone(), paid, &context).await;
     drop(in_flight);
     context.metrics.reconcile_duration.observe(started.elapsed().as_secs_f64());
     context.metrics.reconciles.inc([result.as_ref().map_or_else(error::Error::category, |_| "ok")]);
@@ -156,25 +189,25 @@ impl Drop for Open<'_> {
     }
 }
 
-/// This scope's part of the gauge.
-struct Depth<'a> {
-    metrics: &'a Metrics,
+/// This scope's part of a gauge.
+struct Share<'a> {
+    gauge: &'a Gauge,
     shown: i64,
 }
 
-impl<'a> Depth<'a> {
-    fn new(metrics: &'a Metrics) -> Self {
-        Self { metrics, shown: 0 }
+impl<'a> Share<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        Self { gauge, shown: 0 }
     }
 
-    fn show(&mut self, depth: usize) {
-        let depth = i64::try_from(depth).unwrap_or(i64::MAX);
-        self.metrics.queue_depth.inc_by(depth - self.shown);
-        self.shown = depth;
+    fn show(&mut self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.gauge.inc_by(count - self.shown);
+        self.shown = count;
     }
 }
 
-impl Drop for Depth<'_> {
+impl Drop for Share<'_> {
     fn drop(&mut self) {
         self.show(0);
     }

@@ -24,6 +24,8 @@ table! {
         "Reconciles that run at this moment; at --concurrency for long means that it is the limit";
     QUEUE_DEPTH: Gauge "queue_depth" []
         "ApiTokens that wait for a look; far above --concurrency for long means that looks do not keep up";
+    NEWS_WAITING: Gauge "news_waiting" []
+        "ApiTokens whose status has something to tell that nobody waits for: it is told within --usage-writes-per-second";
     ROTATIONS: Counter "rotations_total" ["reason"]
         "Credentials that became active, by the reason they were issued for";
     SECRET_WRITES: Counter "secret_writes_total" ["result"]
@@ -60,6 +62,8 @@ pub struct Metrics {
     pub reconciles_in_flight: Gauge,
     /// `queue_depth`.
     pub queue_depth: Gauge,
+    /// `news_waiting`.
+    pub news_waiting: Gauge,
     /// `rotations_total{reason}`.
     pub rotations: CounterVec<1>,
     /// `secret_writes_total{result}`.
@@ -85,6 +89,7 @@ impl Metrics {
             reconcile_duration: register(registry, &RECONCILE_DURATION, Buckets.new_metric()),
             reconciles_in_flight: register(registry, &IN_FLIGHT, Gauge::default()),
             queue_depth: register(registry, &QUEUE_DEPTH, Gauge::default()),
+            news_waiting: register(registry, &NEWS_WAITING, Gauge::default()),
             rotations: counters(registry, &ROTATIONS),
             secret_writes: counters(registry, &SECRET_WRITES),
             status_writes: counters(registry, &STATUS_WRITES),

@@ -35,8 +35,9 @@ use self::reconcile::Context;
 use self::watches::{Scope, Shared};
 use crate::domain::directory::Directory;
 use crate::domain::plan::Settings;
-use crate::domain::ports::{Clock, Entropy, UsageSource};
+use crate::domain::ports::{Clock, Entropy, News, UsageSource};
 use crate::domain::usage::NoLedger;
+use crate::platform::budget;
 use crate::platform::readiness::Readiness;
 
 /// What the controller is told.
@@ -72,16 +73,18 @@ pub struct Sources {
 pub struct Usage {
     /// What is known of a token's use, asked at every look.
     pub source: Arc<dyn UsageSource>,
-    /// Namespace and name of ApiTokens of which something new is known, at the pace of the ledger's budget of writes.
-    pub news: mpsc::Receiver<(String, String)>,
+    /// ApiTokens of which something new is known.
+    pub news: mpsc::Receiver<News>,
+    /// The budget of writes that nobody waits for.
+    pub budget: budget::Shared,
     /// The ApiTokens and their credential ids, kept up to date from the watch for the ledger to look at.
     pub world: Arc<RwLock<Directory>>,
 }
 
 impl Usage {
     /// No ledger listens.
-    pub fn none() -> Self {
-        Self { source: Arc::new(NoLedger), news: mpsc::channel(1).1, world: Arc::default() }
+    pub fn none(budget: budget::Shared) -> Self {
+        Self { source: Arc::new(NoLedger), news: mpsc::channel(1).1, budget, world: Arc::default() }
     }
 }
 
@@ -94,7 +97,7 @@ pub struct Controller {
     publisher: events::Publisher,
     leader: Handle,
     clock: Arc<dyn Clock>,
-    news: mpsc::Receiver<(String, String)>,
+    news: mpsc::Receiver<News>,
 }
 
 impl Controller {
@@ -126,14 +129,15 @@ impl Controller {
             secrets: secrets.clone(),
             namespaces: namespaces.clone(),
             usage: usage.source,
+            budget: usage.budget.clone(),
             memory: memory.clone(),
             announcer,
             metrics: metrics.clone(),
             resync: options.resync,
         });
         let scopes = match options.namespaces.as_slice() {
-            [] => vec![Scope::new(None)],
-            names => names.iter().cloned().map(Some).map(Scope::new).collect(),
+            [] => vec![Scope::new(None, usage.budget)],
+            names => names.iter().map(|name| Scope::new(Some(name.clone()), usage.budget.clone())).collect(),
         };
         let shared = Shared { client, secrets, namespaces, world: usage.world, memory, metrics, readiness };
         Self { options, context, shared, scopes, publisher, leader, clock, news: usage.news }

@@ -7,8 +7,8 @@
 //! - A sweep over all tokens is a list that only gets shorter. Calls for another one meanwhile make one more, after it.
 //! - A look makes no other look, but for the time that it names itself.
 //!
-//! What happened to one token goes first, then what is due, then the sweep; but every [`SHARE`]th turn belongs to those
-//! that wait behind.
+//! What happened to one token goes first; then what is due, those that have news to tell while that is affordable, and the
+//! sweep, in turns. Every [`SHARE`]th turn belongs to those that wait behind.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::kept::Kept;
+use crate::platform::budget::Purse;
 
 /// So many turns of those that go first, then one of those behind.
 const SHARE: u32 = 8;
@@ -39,6 +40,23 @@ enum Lane {
     Due,
 }
 
+/// Whose turn it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Whom to look at.
+    pub token: Name,
+    /// Who has paid for telling news of it, if anybody.
+    pub paid: Option<Purse>,
+}
+
+/// Who waits behind, in turns.
+#[derive(Clone, Copy, Debug)]
+enum Behind {
+    Due,
+    Line,
+    Sweep,
+}
+
 /// What is known of a token that waits, is being looked at, or has a time.
 #[derive(Debug, Default)]
 struct Entry {
@@ -47,11 +65,15 @@ struct Entry {
     /// Something happened during the look.
     again: bool,
     timer: Option<Instant>,
+    /// Where it stands in the line of those that have news to tell.
+    line: Option<u64>,
+    /// The ledger has set a write aside for it.
+    reserved: bool,
 }
 
 impl Entry {
     fn is_idle(&self) -> bool {
-        self.waits.is_none() && !self.runs && self.timer.is_none()
+        self.waits.is_none() && !self.runs && self.timer.is_none() && self.line.is_none()
     }
 }
 
@@ -68,6 +90,8 @@ pub struct Queue {
     entries: HashMap<Name, Entry>,
     asked: BTreeMap<u64, Name>,
     due: BTreeMap<u64, Name>,
+    /// Those that have news to tell, which waits for the budget.
+    line: BTreeMap<u64, Name>,
     timers: BTreeSet<(Instant, Name)>,
     /// The rest of the sweep that is under way.
     sweep: Vec<Arc<Kept>>,
@@ -75,6 +99,7 @@ pub struct Queue {
     arrivals: u64,
     /// Turns in a row of those that go first.
     turns: u32,
+    behind: [Behind; 3],
 }
 
 impl Default for Queue {
@@ -84,11 +109,13 @@ impl Default for Queue {
             entries: HashMap::new(),
             asked: BTreeMap::new(),
             due: BTreeMap::new(),
+            line: BTreeMap::new(),
             timers: BTreeSet::new(),
             sweep: Vec::new(),
             wanted: Some(Wanted::All),
             arrivals: 0,
             turns: 0,
+            behind: [Behind::Due, Behind::Line, Behind::Sweep],
         }
     }
 }
@@ -97,6 +124,20 @@ impl Queue {
     /// Something happened to this token.
     pub fn ask(&mut self, token: Name) {
         self.enter(token, Lane::Asked);
+    }
+
+    /// The ledger has persisted uses of this token, and set a write aside for showing them.
+    pub fn ask_reserved(&mut self, token: Name) {
+        self.entries.entry(token.clone()).or_default().reserved = true;
+        self.enter(token, Lane::Asked);
+    }
+
+    /// This token, which is being looked at, has news to tell.
+    pub fn line_up(&mut self, token: &Name) {
+        let Some(entry) = self.entries.get_mut(token).filter(|entry| entry.line.is_none()) else { return };
+        self.arrivals += 1;
+        entry.line = Some(self.arrivals);
+        self.line.insert(self.arrivals, token.clone());
     }
 
     /// Something happened that may concern every token.
@@ -114,8 +155,14 @@ impl Queue {
         }
     }
 
-    /// The token to look at now; say [`Queue::done`] after that. `store` is asked for all tokens when a sweep begins.
-    pub fn next(&mut self, now: Instant, store: impl Fn() -> Vec<Arc<Kept>>) -> Option<Name> {
+    /// The token to look at now; say [`Queue::done`] after that. `store` is asked for all tokens when a sweep begins;
+    /// `affordable`: the budget has room for one more to tell its news.
+    pub fn next(
+        &mut self,
+        now: Instant,
+        affordable: bool,
+        store: impl Fn() -> Vec<Arc<Kept>>,
+    ) -> Option<Turn> {
         while self.timers.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, token)) = self.timers.pop_first()
         {
@@ -126,20 +173,59 @@ impl Queue {
         }
         let mut behind = self.turns >= SHARE;
         for _ in 0..2 {
-            let token = if behind {
+            let turn = if behind {
                 self.turns = 0;
-                self.due.pop_first().map(|(_, token)| token).or_else(|| self.swept(&store))
+                self.from_behind(affordable, &store)
             } else {
-                self.asked.pop_first().map(|(_, token)| token)
+                self.asked.pop_first().map(|(_, token)| (token, None))
             };
-            if let Some(token) = token {
+            if let Some((token, paid)) = turn {
                 self.turns += u32::from(!behind);
-                self.start(&token);
-                return Some(token);
+                let reserved = self.start(&token);
+                return Some(Turn { paid: reserved.or(paid), token });
             }
             behind = !behind;
         }
         None
+    }
+
+    fn from_behind(
+        &mut self,
+        affordable: bool,
+        store: &impl Fn() -> Vec<Arc<Kept>>,
+    ) -> Option<(Name, Option<Purse>)> {
+        for _ in 0..self.behind.len() {
+            let whose = self.behind[0];
+            self.behind.rotate_left(1);
+            let turn = match whose {
+                Behind::Due => self.due.pop_first().map(|(_, token)| (token, None)),
+                Behind::Line if affordable => self.first_in_line().map(|token| (token, Some(Purse::News))),
+                Behind::Line => None,
+                Behind::Sweep => self.swept(store).map(|token| (token, None)),
+            };
+            if turn.is_some() {
+                return turn;
+            }
+        }
+        None
+    }
+
+    /// The first in line that is not being looked at just now.
+    fn first_in_line(&mut self) -> Option<Name> {
+        let entries = &self.entries;
+        let runs = |token: &Name| entries.get(token).is_some_and(|entry| entry.runs);
+        let place = self.line.iter().find(|(_, token)| !runs(token)).map(|(place, _)| *place)?;
+        let token = self.line.remove(&place)?;
+        if let Some(entry) = self.entries.get_mut(&token) {
+            entry.line = None;
+            // It has its look with this.
+            match entry.waits.take() {
+                Some((Lane::Asked, place)) => drop(self.asked.remove(&place)),
+                Some((Lane::Due, place)) => drop(self.due.remove(&place)),
+                None => {}
+            }
+        }
+        Some(token)
     }
 
     /// The look at `token` has ended. Without anything happening before, it wants the next one at `next`.
@@ -160,6 +246,11 @@ impl Queue {
     /// When [`Queue::next`] has something to say, if nothing happens before.
     pub fn wake(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Tokens whose news waits for the budget.
+    pub fn in_line(&self) -> usize {
+        self.line.len()
     }
 
     /// Tokens that wait for a look.
@@ -210,13 +301,14 @@ impl Queue {
         None
     }
 
-    fn start(&mut self, token: &Name) {
+    fn start(&mut self, token: &Name) -> Option<Purse> {
         let entry = self.entries.entry(token.clone()).or_default();
         entry.runs = true;
         entry.waits = None;
         if let Some(at) = entry.timer.take() {
             self.timers.remove(&(at, token.clone()));
         }
+        std::mem::take(&mut entry.reserved).then_some(Purse::Uses)
     }
 }
 
@@ -246,10 +338,15 @@ mod tests {
         move || (0..tokens).map(kept).collect()
     }
 
+    /// Whose turn it is while nobody can afford news.
+    fn looked(queue: &mut Queue, now: Instant, store: impl Fn() -> Vec<Arc<Kept>>) -> Option<Name> {
+        queue.next(now, false, store).map(|turn| turn.token)
+    }
+
     /// A queue whose first sweep is over.
     fn swept(tokens: usize, now: Instant) -> Queue {
         let mut queue = Queue::default();
-        while let Some(token) = queue.next(now, store(tokens)) {
+        while let Some(token) = looked(&mut queue, now, store(tokens)) {
             queue.done(&token, None);
         }
         queue
@@ -260,7 +357,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::default();
         let mut seen = BTreeSet::new();
-        while let Some(token) = queue.next(now, store(50)) {
+        while let Some(token) = looked(&mut queue, now, store(50)) {
             assert!(seen.insert(token.clone()), "twice");
             queue.done(&token, None);
         }
@@ -276,7 +373,7 @@ mod tests {
         for turn in 0..40 {
             // Something happens all the time.
             queue.ask(name("other", &format!("o{turn}")));
-            let token = queue.next(now, store(100)).expect("one waits");
+            let token = looked(&mut queue, now, store(100)).expect("one waits");
             order.push(&*token.0 == "other");
             queue.done(&token, None);
         }
@@ -289,7 +386,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::default();
         let mut looks = 0;
-        while let Some(token) = queue.next(now, store(100)) {
+        while let Some(token) = looked(&mut queue, now, store(100)) {
             looks += 1;
             if looks <= 100 {
                 for _ in 0..5_000 {
@@ -302,7 +399,7 @@ mod tests {
         assert_eq!(looks, 200);
         queue.sweep_namespace("n1");
         let mut looks = 0;
-        while let Some(token) = queue.next(now, store(100)) {
+        while let Some(token) = looked(&mut queue, now, store(100)) {
             assert_eq!(&*token.0, "n1");
             looks += 1;
             queue.done(&token, None);
@@ -317,15 +414,15 @@ mod tests {
         let now = Instant::now();
         let mut queue = swept(1, now);
         queue.ask(called(0));
-        let token = queue.next(now, store(1)).expect("it waits");
+        let token = looked(&mut queue, now, store(1)).expect("it waits");
         for _ in 0..10 {
             queue.ask(called(0));
         }
-        assert_eq!(queue.next(now, store(1)), None, "one look at a time");
+        assert_eq!(looked(&mut queue, now, store(1)), None, "one look at a time");
         queue.done(&token, None);
-        assert_eq!(queue.next(now, store(1)), Some(called(0)));
+        assert_eq!(looked(&mut queue, now, store(1)), Some(called(0)));
         queue.done(&token, None);
-        assert_eq!(queue.next(now, store(1)), None);
+        assert_eq!(looked(&mut queue, now, store(1)), None);
     }
 
     #[test]
@@ -334,22 +431,63 @@ mod tests {
         let mut queue = swept(1, now);
         let at = |second| now + Duration::from_secs(second);
         queue.ask(called(0));
-        let token = queue.next(now, store(1)).expect("it waits");
+        let token = looked(&mut queue, now, store(1)).expect("it waits");
         queue.done(&token, Some(at(10)));
-        assert_eq!((queue.wake(), queue.next(at(9), store(1))), (Some(at(10)), None));
+        assert_eq!((queue.wake(), looked(&mut queue, at(9), store(1))), (Some(at(10)), None));
         queue.ask(called(0));
-        queue.next(at(9), store(1)).expect("asked");
+        looked(&mut queue, at(9), store(1)).expect("asked");
         queue.done(&token, Some(at(20)));
-        assert_eq!((queue.next(at(10), store(1)), queue.wake()), (None, Some(at(20))));
-        assert_eq!(queue.next(at(20), store(1)), Some(called(0)));
+        assert_eq!((looked(&mut queue, at(10), store(1)), queue.wake()), (None, Some(at(20))));
+        assert_eq!(looked(&mut queue, at(20), store(1)), Some(called(0)));
         queue.done(&token, None);
         assert!(queue.entries.is_empty() && queue.timers.is_empty());
+    }
+
+    #[test]
+    fn news_waits_for_the_budget_once_and_what_happens_does_not_wait_for_news() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        while let Some(turn) = queue.next(now, false, store(100)) {
+            assert_eq!(turn.paid, None);
+            queue.line_up(&turn.token);
+            queue.line_up(&turn.token);
+            queue.done(&turn.token, None);
+        }
+        assert_eq!((queue.in_line(), queue.depth(), queue.wake()), (100, 0, None));
+        queue.ask(called(7));
+        assert_eq!(looked(&mut queue, now, store(100)), Some(called(7)), "it keeps its place in line");
+        let first = queue.next(now, true, store(100)).expect("the first in line");
+        assert_eq!(first.paid, Some(Purse::News));
+        queue.done(&called(7), None);
+        queue.done(&first.token, None);
+        let mut told = vec![first.token];
+        while let Some(turn) = queue.next(now, true, store(100)) {
+            assert_eq!(turn.paid, Some(Purse::News));
+            queue.done(&turn.token, None);
+            told.push(turn.token);
+        }
+        let each: BTreeSet<_> = told.iter().collect();
+        assert_eq!((told.len(), each.len(), queue.in_line(), queue.entries.len()), (100, 100, 0, 0));
+    }
+
+    #[test]
+    fn a_write_that_the_ledger_set_aside_is_for_the_next_look() {
+        let now = Instant::now();
+        let mut queue = swept(1, now);
+        queue.ask(called(0));
+        let token = looked(&mut queue, now, store(1)).expect("it waits");
+        queue.ask_reserved(called(0));
+        queue.done(&token, None);
+        let turn = queue.next(now, false, store(1)).expect("once more");
+        assert_eq!(turn.paid, Some(Purse::Uses));
+        queue.done(&token, None);
+        assert!(queue.entries.is_empty());
     }
 
     proptest! {
         /// Whatever happens: nobody waits twice, nobody is forgotten, and there are no more looks than reasons for one.
         #[test]
-        fn looks_are_bounded_by_what_happens(acts in proptest::collection::vec((0_u8..6, 0_usize..12), 1..300)) {
+        fn looks_are_bounded_by_what_happens(acts in proptest::collection::vec((0_u8..8, 0_usize..12), 1..300)) {
             const TOKENS: usize = 12;
             let mut now = Instant::now();
             let mut queue = Queue::default();
@@ -362,33 +500,35 @@ mod tests {
                     1 => { queue.sweep(); reasons += TOKENS; }
                     2 => { queue.sweep_namespace(&format!("n{}", number % 3)); reasons += TOKENS; }
                     3 => now += Duration::from_secs(1),
+                    5 => if let Some(token) = running.first() { queue.line_up(token); reasons += 1; },
+                    6 => { queue.ask_reserved(called(number)); reasons += 1; }
                     4 => if !running.is_empty() {
                         let token = running.swap_remove(number % running.len());
                         let next = (number % 2 == 0).then(|| now + Duration::from_secs(2));
                         reasons += usize::from(next.is_some());
                         queue.done(&token, next);
                     },
-                    _ => if let Some(token) = queue.next(now, store(TOKENS)) {
+                    _ => if let Some(Turn { token, .. }) = queue.next(now, number % 3 == 0, store(TOKENS)) {
                         prop_assert!(!running.contains(&token), "two looks at once");
                         looks += 1;
                         running.push(token);
                     },
                 }
                 prop_assert!(queue.depth() <= 2 * TOKENS && queue.entries.len() <= TOKENS);
-                prop_assert!(queue.timers.len() <= TOKENS);
+                prop_assert!(queue.timers.len() <= TOKENS && queue.in_line() <= TOKENS);
             }
             let mut rest = 0;
             loop {
                 running.drain(..).for_each(|token| queue.done(&token, None));
-                while let Some(token) = queue.next(now, store(TOKENS)) {
+                while let Some(Turn { token, .. }) = queue.next(now, true, store(TOKENS)) {
                     running.push(token);
                     rest += 1;
                 }
                 if running.is_empty() { break; }
-                prop_assert!(rest <= 4 * TOKENS, "it does not come to rest");
+                prop_assert!(rest <= 5 * TOKENS, "it does not come to rest");
             }
             prop_assert!(looks + rest <= reasons, "{looks} and {rest} looks for {reasons} reasons");
-            prop_assert_eq!(queue.depth(), 0);
+            prop_assert_eq!((queue.depth(), queue.in_line()), (0, 0));
         }
     }
 }

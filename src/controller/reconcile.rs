@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::error::Error;
@@ -21,7 +22,8 @@ use crate::domain::plan::{Observed, ReadSecret, SecretView, Settings, Step, plan
 use crate::domain::ports::{Clock, Entropy, UsageSource};
 use crate::domain::status::Problem;
 use crate::domain::token::Token;
-use crate::domain::{delivery, lifecycle, mutation};
+use crate::domain::{delivery, lifecycle, mutation, news};
+use crate::platform::budget::{Purse, Shared};
 
 /// More steps than the longest sound sequence takes: read, mint, deliver, confirm, with a conflict on the way.
 const MAX_STEPS: usize = 12;
@@ -48,6 +50,8 @@ pub struct Context {
     pub namespaces: Arc<NamespaceIndex>,
     /// What gates reported.
     pub usage: Arc<dyn UsageSource>,
+    /// What may be written that nobody waits for.
+    pub budget: Shared,
     /// What this process remembers.
     pub memory: Arc<Memory>,
     /// Publishes events.
@@ -58,10 +62,11 @@ pub struct Context {
     pub resync: Duration,
 }
 
-/// Brings one ApiToken as far as it can be brought now.
-pub async fn reconcile(kept: Arc<Kept>, context: &Context) -> Result<Next, Error> {
+/// Brings one ApiToken as far as it can be brought now. `paid`: who has paid for one write of what nobody waits for.
+pub async fn reconcile(kept: Arc<Kept>, paid: Option<Purse>, context: &Context) -> Result<Next, Error> {
     let token: ApiToken = kept.read()?;
     drop(kept);
+    let bill = Bill::new(paid, &context.budget);
     if token.metadata.deletion_timestamp.is_some() {
         return Ok(Next::OnChange);
     }
@@ -69,7 +74,7 @@ pub async fn reconcile(kept: Arc<Kept>, context: &Context) -> Result<Next, Error
         // The watch will bring our own write back; until then this object is history.
         return Ok(Next::After(CATCH_UP));
     }
-    let mut look = Look::new(token, context);
+    let mut look = Look::new(token, bill, context);
     let result = look.run().await;
     let token = &look.token;
     if let Ok(Ended::Waiting { .. }) = result {
@@ -79,6 +84,13 @@ pub async fn reconcile(kept: Arc<Kept>, context: &Context) -> Result<Next, Error
         Ended::Gone => {
             context.memory.forget(token.uid());
             Ok(Next::OnChange)
+        }
+        Ended::InLine => {
+            let now = context.clock.now();
+            Ok(match until(news::next_deadline(token, now), now, context.resync) {
+                Next::After(pause) => Next::InLine(Some(pause)),
+                _ => Next::InLine(None),
+            })
         }
         Ended::Blocked(Reason::SecretConflict) => Ok(Next::After(LOOK_AGAIN)),
         Ended::Blocked(reason) => Err(Error::Blocked(reason)),
@@ -112,14 +124,67 @@ pub fn backoff(token: &Kept, error: &Error, context: &Context) -> Next {
 enum Ended {
     /// Nothing is due before `wake`. `untouched`: nothing had to be written or read either.
     Waiting { wake: Option<Timestamp>, untouched: bool },
+    /// There is only news to tell, and nobody has paid for that.
+    InLine,
     /// Held up by something that will not be reported.
     Blocked(Reason),
     /// The ApiToken was deleted meanwhile.
     Gone,
 }
 
+/// What a look may write, and what it did. A write that was paid for and not needed is given back.
+struct Bill<'a> {
+    paid: Option<Purse>,
+    budget: &'a Shared,
+    course: Course,
+    writes: i64,
+}
+
+/// What a look turned out to be for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// That is not known yet.
+    Open,
+    /// Something that somebody waits for, and whatever there is to tell with it.
+    Awaited,
+    /// News alone.
+    News,
+}
+
+impl<'a> Bill<'a> {
+    fn new(paid: Option<Purse>, budget: &'a Shared) -> Self {
+        Self { paid, budget, course: Course::Open, writes: 0 }
+    }
+
+    /// Whether this step may be taken.
+    fn admits(&mut self, token: &ApiToken, secret: &SecretView, step: &Step) -> bool {
+        if self.course == Course::Open {
+            if news::is_news(token, secret, step) {
+                if self.paid.is_none() {
+                    return false;
+                }
+                self.course = Course::News;
+            } else if !matches!(step, Step::ReadSecret) {
+                self.course = Course::Awaited;
+            }
+        }
+        self.writes += i64::from(!matches!(step, Step::ReadSecret));
+        true
+    }
+}
+
+impl Drop for Bill<'_> {
+    fn drop(&mut self) {
+        if let Some(purse) = self.paid {
+            let told = if self.course == Course::News { self.writes } else { 0 };
+            self.budget.charge(purse, told - 1, Instant::now());
+        }
+    }
+}
+
 struct Look<'a> {
     context: &'a Context,
+    bill: Bill<'a>,
     token: ApiToken,
     secret: SecretView,
     in_hand: Option<Token>,
@@ -135,10 +200,11 @@ fn secret_key(token: &ApiToken) -> (String, String) {
 }
 
 impl<'a> Look<'a> {
-    fn new(token: ApiToken, context: &'a Context) -> Self {
+    fn new(token: ApiToken, bill: Bill<'a>, context: &'a Context) -> Self {
         let found = context.secrets.get(&secret_key(&token));
         Self {
             context,
+            bill,
             secret: context.memory.view(&token, found.as_ref(), context.secrets.progress()),
             in_hand: context.memory.in_hand(token.uid()),
             token,
@@ -175,6 +241,9 @@ impl<'a> Look<'a> {
                     };
                 }
                 step => {
+                    if !self.bill.admits(&self.token, &self.secret, &step) {
+                        return Ok(Ended::InLine);
+                    }
                     self.untouched = false;
                     if !self.execute(step).await? {
                         return Ok(Ended::Gone);

@@ -29,7 +29,8 @@ use super::metrics::Metrics;
 use super::world;
 use crate::api::{ApiToken, keys};
 use crate::domain::directory::Directory;
-use crate::domain::ports::Clock;
+use crate::domain::ports::{Clock, News};
+use crate::platform::budget;
 use crate::platform::readiness::Readiness;
 use crate::platform::watching::resilient;
 
@@ -74,11 +75,11 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// A scope that watches `namespace`, or all namespaces.
-    pub fn new(namespace: Option<String>) -> Self {
+    /// A scope that watches `namespace`, or all namespaces, and tells what nobody waits for within `budget`.
+    pub fn new(namespace: Option<String>, budget: budget::Shared) -> Self {
         let writer = Writer::new(());
         let store = writer.as_reader();
-        Self { namespace, looks: Arc::new(Looks::new(store.clone())), store, writer: Some(writer) }
+        Self { namespace, looks: Arc::new(Looks::new(store.clone(), budget)), store, writer: Some(writer) }
     }
 
     /// The ApiTokens of this scope.
@@ -124,12 +125,18 @@ impl Scope {
 /// The namespace of a scope (all, if none) and where looks at its tokens are asked for.
 pub type Listener = (Option<String>, Arc<Looks>);
 
-/// Has the tokens looked at that `news` names (namespace, name).
-pub async fn pass_on(mut news: mpsc::Receiver<(String, String)>, listeners: Vec<Listener>) {
-    while let Some((namespace, name)) = news.recv().await {
-        let served = |listener: &&Listener| listener.0.as_ref().is_none_or(|served| *served == namespace);
-        if let Some((_, looks)) = listeners.iter().find(served) {
-            looks.ask(&namespace, &name);
+/// Has the tokens looked at that `news` is about.
+pub async fn pass_on(mut news: mpsc::Receiver<News>, listeners: Vec<Listener>) {
+    while let Some(news) = news.recv().await {
+        match news {
+            News::Persisted { namespace, name } => {
+                let served =
+                    |listener: &&Listener| listener.0.as_ref().is_none_or(|served| *served == namespace);
+                if let Some((_, looks)) = listeners.iter().find(served) {
+                    looks.ask_reserved(&namespace, &name);
+                }
+            }
+            News::Watched => listeners.iter().for_each(|(_, looks)| looks.ask_all()),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod health;
 pub mod lease;
 pub mod lifecycle;
 pub mod mutation;
+pub mod news;
 pub mod notice;
 pub mod ownership;
 pub mod plan;

@@ -25,6 +25,20 @@ pub trait UsageSource: Send + Sync + 'static {
     fn observe(&self, uid: &str, now: Timestamp) -> Observation;
 }
 
+/// What the ledger tells the controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Uses of this ApiToken were persisted. A write is set aside in the budget for showing them.
+    Persisted {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// What silence means has changed, for every token.
+    Watched,
+}
+
 /// The operating system's generator did not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("no randomness available: {0}")]

@@ -12,8 +12,8 @@
 //! **Gates that die.** Of what a gate has not sealed, a copy waits here too. It counts when the gate's process is known to be
 //! gone: another runs under its name, or it has been silent for [`GRACE`] without a goodbye.
 //!
-//! **Looks.** When it changes what may be concluded from silence, every token needs a look. These looks spend the budget
-//! too, behind everything else, but never less than a share of it.
+//! **Looks.** When it changes what may be concluded from silence, every token needs a look. What those looks find to tell
+//! is told within the same budget, from a purse of its own.
 
 mod entry;
 mod queue;
@@ -25,17 +25,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use parking_lot::Mutex;
 
 use self::entry::{Entry, Offer, Place};
 pub use self::entry::{Waiting, fingerprint};
 use super::check::{Checked, Judged, Refusal, Set};
-use super::pace::{Budget, Pace};
+use super::pace::Pace;
 use crate::api::report::{Receipt, Refused, Settled};
 use crate::domain::coverage::{Coverage, GRACE, Watched};
 use crate::domain::directory::{Claimant, Directory};
 use crate::domain::lease::Moment;
 use crate::domain::token::CredentialId;
 use crate::domain::usage::Persisted;
+use crate::platform::budget::Budget;
 
 /// Tokens that are persisted at the same time.
 pub const IN_FLIGHT: usize = 8;
@@ -57,13 +59,8 @@ pub const TICK: Duration = Duration::from_secs(15);
 pub enum Command {
     /// Persist what waits for a token, then say [`Desk::done`].
     Persist(Job),
-    /// Look at an ApiToken.
-    Look {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
+    /// Look at every ApiToken: what silence means has changed.
+    LookAtAll,
 }
 
 /// What waits for one token.
@@ -150,7 +147,7 @@ pub struct Figures {
 #[derive(Debug)]
 pub struct Desk {
     pace: Pace,
-    budget: Budget,
+    budget: Arc<Mutex<Budget>>,
     coverage: Coverage,
     listening_since: Timestamp,
     gates: BTreeMap<Arc<str>, Gate>,
@@ -158,11 +155,9 @@ pub struct Desk {
     urgent: BTreeSet<(Duration, Arc<str>)>,
     due: BTreeSet<(Duration, Arc<str>)>,
     in_flight: usize,
-    /// uids that need a look.
-    looks: BTreeSet<Box<str>>,
+    /// Every token needs a look.
+    look_at_all: bool,
     announced: Option<Watched>,
-    /// Jobs since the last look.
-    jobs: u32,
     /// Sets that were not taken: when they were first and last seen.
     passed_over: BTreeMap<Key, (Duration, Duration)>,
     stretch: f64,
@@ -171,11 +166,11 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A desk that opens at `now`, with the coverage that the predecessor left.
-    pub fn new(pace: Pace, coverage: Coverage, now: Moment) -> Self {
+    /// A desk that opens at `now`, with the coverage that the predecessor left. `budget` goes by the monotonic time of `now`.
+    pub fn new(pace: Pace, budget: Arc<Mutex<Budget>>, coverage: Coverage, now: Moment) -> Self {
         Self {
             pace,
-            budget: Budget::new(pace.writes_per_second, now.mono),
+            budget,
             coverage,
             listening_since: now.wall,
             gates: BTreeMap::new(),
@@ -183,9 +178,8 @@ impl Desk {
             urgent: BTreeSet::new(),
             due: BTreeSet::new(),
             in_flight: 0,
-            looks: BTreeSet::new(),
+            look_at_all: false,
             announced: None,
-            jobs: 0,
             passed_over: BTreeMap::new(),
             stretch: 1.0,
             brake: None,
@@ -404,7 +398,7 @@ impl Desk {
     fn turn(&mut self, world: &Directory, now: Moment) {
         let watched = self.watched(now.wall);
         if watched != Watched::Settling && self.announced.as_ref() != Some(&watched) {
-            self.looks = world.uids().map(Into::into).collect();
+            self.look_at_all = true;
             self.announced = Some(watched);
         }
         if now.mono.saturating_sub(self.swept) >= UNKNOWN_FOR {

@@ -44,12 +44,10 @@ use crate::api::report::{Receipt, Refused, Report};
 use crate::domain::coverage::{Coverage, Watched};
 use crate::domain::directory::Directory;
 use crate::domain::lease::Moment;
-use crate::domain::ports::{Clock, UsageSource};
+use crate::domain::ports::{Clock, News, UsageSource};
+use crate::platform::budget;
 use crate::platform::leadership::{Handle, Notes};
 use crate::platform::readiness::Readiness;
-
-/// An ApiToken that needs a look: namespace and name.
-pub type News = (String, String);
 
 /// News that wait for the controller; the rest waits where it stands.
 const NEWS: usize = 256;
@@ -61,6 +59,8 @@ const FIGURES: Duration = Duration::from_secs(1);
 pub struct Options {
     /// How often it may write.
     pub pace: Pace,
+    /// What it may write, shared with whoever else writes what nobody waits for.
+    pub budget: budget::Shared,
     /// Longest time for one call to the API server.
     pub request_timeout: Duration,
     /// Where gates find it: address and SHA-256 of its certificate in hex. `None`: gates are led there otherwise.
@@ -73,6 +73,7 @@ struct Hall {
     started: Instant,
     world: Arc<RwLock<Directory>>,
     pace: Pace,
+    budget: budget::Shared,
     /// The desk of the present term. Locked before `world` where both are.
     desk: Mutex<Option<(u64, Desk)>>,
     /// The coverage that the last term ended with: the Lease is given back after that.
@@ -94,7 +95,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Puts a ledger together; nothing is sent before [`Ledger::run`]. `world` is kept by the controller's watch, and complete
-    /// once `ready`. The receiver gets the ApiTokens that need a look.
+    /// once `ready`. The receiver gets what the controller is to look at.
     pub fn new(
         options: Options,
         client: Client,
@@ -106,9 +107,10 @@ impl Ledger {
     ) -> (Self, mpsc::Receiver<News>) {
         let hall = Arc::new(Hall {
             clock,
-            started: Instant::now(),
+            started: options.budget.epoch(),
             world,
             pace: options.pace,
+            budget: options.budget,
             desk: Mutex::new(None),
             left: Mutex::new(None),
             changed: Notify::new(),
@@ -187,7 +189,7 @@ impl Ledger {
             while backlog.len() < NEWS {
                 match self.hall.next() {
                     Some(Command::Persist(job)) => drop(jobs.spawn(self.clone().persist(job))),
-                    Some(Command::Look { namespace, name }) => backlog.push_back((namespace, name)),
+                    Some(Command::LookAtAll) => backlog.push_back(News::Watched),
                     None => break,
                 }
             }
@@ -224,7 +226,10 @@ impl Ledger {
         let exists = || self.hall.world.read().token(uid).is_some();
         let (outcome, writes) = self.persister.persist(&job, exists, || self.hall.clock.now()).await;
         let look = self.hall.done(&job, outcome, writes);
-        look.then(|| (job.claimant.namespace.clone(), job.claimant.name.clone()))
+        look.then(|| News::Persisted {
+            namespace: job.claimant.namespace.clone(),
+            name: job.claimant.name.clone(),
+        })
     }
 }
 
@@ -236,7 +241,9 @@ impl Hall {
     fn open(&self, term: u64, found: &str) {
         tracing::info!(term, "the ledger is open");
         let now = self.now();
-        *self.desk.lock() = Some((term, Desk::new(self.pace, Coverage::load(found, now.wall), now)));
+        let coverage = Coverage::load(found, now.wall);
+        let desk = Desk::new(self.pace, self.budget.budget(), coverage, now);
+        *self.desk.lock() = Some((term, desk));
     }
 
     fn close(&self) {

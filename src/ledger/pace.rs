@@ -1,4 +1,4 @@
-//! How often writes may happen: one budget for all tokens, and a pace for each.
+//! How often use may be written: a budget for all tokens, and a pace for each.
 
 use std::time::Duration;
 
@@ -35,42 +35,6 @@ impl Pace {
     }
 }
 
-/// A token bucket. It may be overdrawn: what a write really took is known only afterwards.
-#[derive(Debug)]
-pub struct Budget {
-    rate: f64,
-    level: f64,
-    at: Duration,
-}
-
-impl Budget {
-    /// Full at `now` (monotonic).
-    pub fn new(writes_per_second: u32, now: Duration) -> Self {
-        let rate = f64::from(writes_per_second.max(1));
-        Self { rate, level: rate * 2.0, at: now }
-    }
-
-    /// When `writes` are affordable: now, or later.
-    pub fn when(&mut self, writes: u32, now: Duration) -> Duration {
-        self.refill(now);
-        let missing = f64::from(writes).min(self.rate * 2.0) - self.level;
-        if missing <= 0.0 { now } else { now + Duration::from_secs_f64(missing / self.rate) }
-    }
-
-    /// Takes `writes` out, or puts them back where they are negative.
-    pub fn charge(&mut self, writes: i64, now: Duration) {
-        self.refill(now);
-        // Far fewer than 2^52.
-        self.level = (self.level - writes as f64).min(self.rate * 2.0);
-    }
-
-    fn refill(&mut self, now: Duration) {
-        let passed = now.saturating_sub(self.at);
-        self.at = self.at.max(now);
-        self.level = (self.level + passed.as_secs_f64() * self.rate).min(self.rate * 2.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,25 +51,5 @@ mod tests {
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
         let short = Pace { interval: Duration::from_secs(2), ..pace };
         assert_eq!(short.pause_after(Duration::ZERO), Duration::from_secs(2));
-    }
-
-    #[test]
-    fn a_budget_is_spent_and_comes_back() {
-        let second = Duration::from_secs(1);
-        let mut budget = Budget::new(10, Duration::ZERO);
-        for _ in 0..10 {
-            assert_eq!(budget.when(2, Duration::ZERO), Duration::ZERO);
-            budget.charge(2, Duration::ZERO);
-        }
-        assert_eq!(budget.when(2, Duration::ZERO), Duration::from_millis(200));
-        budget.charge(2, Duration::ZERO);
-        assert_eq!(budget.when(2, Duration::ZERO), Duration::from_millis(400), "overdrawn");
-        budget.charge(-4, Duration::ZERO);
-        assert_eq!(budget.when(2, Duration::ZERO), Duration::ZERO, "given back");
-        budget.charge(2, Duration::ZERO);
-        assert_eq!(budget.when(20, second * 60), second * 60, "never more than the burst");
-        budget.charge(20, second * 60);
-        assert!(budget.when(1, second * 60) > second * 60);
-        assert!(budget.when(1, second) > second, "time that goes back gives nothing");
     }
 }

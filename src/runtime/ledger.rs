@@ -24,6 +24,7 @@ use crate::domain::ports::Clock;
 use crate::ledger::metrics::Metrics;
 use crate::ledger::service::Service;
 use crate::ledger::{Ledger, Options};
+use crate::platform::budget;
 use crate::platform::leadership::Notes;
 use crate::platform::pinned::Identity;
 use crate::platform::readiness::Readiness;
@@ -64,8 +65,9 @@ pub async fn listen(
     around: Around,
     registry: &mut Registry,
 ) -> Result<(Option<Listening>, Usage, Arc<Notes>), RunError> {
+    let budget = budget::Shared::new(args.usage_writes_per_second);
     let Some(address) = args.ledger_listen else {
-        return Ok((None, Usage::none(), Arc::new(Notes::without_ledger())));
+        return Ok((None, Usage::none(budget), Arc::new(Notes::without_ledger())));
     };
     let listener = serve::listen(FLAG, address).await?;
     // Port 0 is whichever is free.
@@ -76,6 +78,7 @@ pub async fn listen(
     tracing::info!(listen = %address, advertised = found, fingerprint = %identity.fingerprint(), "the ledger listens");
     let options = Options {
         pace: args.pace(),
+        budget: budget.clone(),
         request_timeout: around.request_timeout,
         here: Some((found, identity.fingerprint().to_string())),
     };
@@ -101,7 +104,7 @@ pub async fn listen(
         ..Limits::default()
     };
     let server = Server::new(limits, Meter::none("ledger")).http2_only().with_tls(Some(tls));
-    let usage = Usage { source: ledger.board(), news, world };
+    let usage = Usage { source: ledger.board(), news, budget, world };
     let notes = ledger.notes();
     Ok((Some(Listening { ledger, listener, server, service }), usage, notes))
 }

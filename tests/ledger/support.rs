@@ -12,10 +12,11 @@ use serde_json::json;
 use tokenward::api::report::{CallerUse, CredentialUse, OutcomeCount, Receipt, Report, Sealed, Settled};
 use tokenward::api::{ApiToken, Outcome, TokenUsage, TokenUsageStatus};
 use tokenward::domain::directory::{Claimant, Directory};
-use tokenward::domain::ports::Clock as _;
+use tokenward::domain::ports::{Clock as _, News};
 use tokenward::domain::token::CredentialId;
 use tokenward::ledger::metrics::Metrics;
-use tokenward::ledger::{Ledger, News, Options, Pace, Refusal};
+use tokenward::ledger::{Ledger, Options, Pace, Refusal};
+use tokenward::platform::budget;
 use tokenward::platform::leadership::Handle;
 use tokenward::platform::readiness::Readiness;
 use tokenward::testkit::apiserver::{ApiServer, Fault, RequestInfo, Verb};
@@ -94,7 +95,12 @@ impl Cluster {
     }
 
     pub fn elected(&self, client: &str, leader: Handle) -> Process {
-        let options = Options { pace: Pace::default(), request_timeout: Duration::from_secs(5), here: None };
+        let options = Options {
+            pace: Pace::default(),
+            budget: budget::Shared::new(Pace::default().writes_per_second),
+            request_timeout: Duration::from_secs(5),
+            here: None,
+        };
         let (_, ready) = Readiness::channel([]);
         let metrics = Metrics::new(&mut Registry::default());
         let client = self.server.client(client);

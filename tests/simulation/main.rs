@@ -7,6 +7,7 @@ mod bad_days;
 mod crashes;
 mod gates;
 mod mutations;
+mod news;
 mod quiet;
 mod replicas;
 mod seeds;

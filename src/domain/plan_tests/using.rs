@@ -268,3 +268,41 @@ fn a_clash_is_told_to_both_and_breaks_the_younger_only() {
         );
     }
 }
+
+#[test]
+fn news_is_what_nobody_asked_for_and_changes_no_credential() {
+    type Case = (&'static str, fn(&mut World), bool);
+    let cases: [Case; 12] = [
+        ("nobody watches any more", |world| world.usage.watched = Watched::Nobody, true),
+        (
+            "it was used",
+            |world| {
+                let id = world.active().id;
+                use_now(world, &id);
+            },
+            true,
+        ),
+        (
+            "its Namespace has another owner",
+            |world| world.namespace.labels = Some([("team".to_owned(), "platform".to_owned())].into()),
+            true,
+        ),
+        ("edited", |world| world.edit(|spec| spec.description = Some("x".into())), false),
+        ("suspended", |world| world.edit(|spec| spec.suspend = true), false),
+        ("rotation requested", |world| world.annotate(keys::ROTATE_REQUESTED_AT, "1"), false),
+        ("compromised", |world| world.annotate(keys::COMPROMISED_AT, "1"), false),
+        ("due", |world| world.advance("720h"), false),
+        ("the Secret is gone", World::delete_secret, false),
+        ("the Secret was altered", |world| world.tamper(|secret| secret.data = None), false),
+        ("its status was wiped", World::wipe_status, false),
+        ("nothing", |_| {}, false),
+    ];
+    for (what, happens, expected) in cases {
+        let mut world = watched(when_unused());
+        happens(&mut world);
+        world.reconcile();
+        assert_eq!(world.began_with_news, expected, "{what}");
+        world.check_quiescent();
+    }
+    assert!(World::new(json!({})).reconcile().starts_with("mint"));
+}

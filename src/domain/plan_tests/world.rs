@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::api::*;
 use crate::domain::delivery::{self, DesiredSecret};
 use crate::domain::lifecycle;
+use crate::domain::news::is_news;
 use crate::domain::notice::{Notice, notices};
 use crate::domain::ownership::OwnershipRules;
 use crate::domain::plan::*;
@@ -81,6 +82,8 @@ pub struct World {
     pub usage: Observation,
     /// Most credentials that may have been minted by now, counted from causes.
     pub allowed_mints: usize,
+    /// Whether the first step of the last reconcile was one that nobody waits for.
+    pub began_with_news: bool,
     /// When the last reconcile asked to be called again.
     pub wake: Option<Timestamp>,
     in_hand: Option<Token>,
@@ -117,6 +120,7 @@ impl World {
             notices: Vec::new(),
             usage: Observation::unasked(),
             allowed_mints: 1,
+            began_with_news: false,
             wake: None,
             in_hand: None,
             verified: None,
@@ -164,7 +168,11 @@ impl World {
                 usage: &self.usage,
             };
             let mut wrote = true;
-            match plan(self.now, &self.settings, &observed) {
+            let step = plan(self.now, &self.settings, &observed);
+            if trace.is_empty() {
+                self.began_with_news = is_news(&self.token, &view, &step);
+            }
+            match step {
                 Step::Wait { blocked, wake } => {
                     let lies_ahead = |at: Timestamp| at > self.now && at.subsec_nanosecond() == 0;
                     assert!(wake.is_none_or(lies_ahead), "to be called again at {wake:?}, now {}", self.now);

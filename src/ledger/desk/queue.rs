@@ -8,11 +8,10 @@ use super::{Command, Desk, IN_FLIGHT, Job, MAX_RECEIPTS, Outcome, TICK, Waiting}
 use crate::api::report::{Refused, Settled};
 use crate::domain::directory::Directory;
 use crate::domain::lease::Moment;
+use crate::platform::budget::Purse;
 
 /// What persisting one token takes at least: the TokenUsage, and the ApiToken's status after it.
 const COST: u32 = 2;
-/// After so many tokens persisted, one look has its turn.
-const LOOK_EVERY: u32 = 4;
 /// Longest pause after a failure.
 const MAX_BACKOFF: Duration = Duration::from_secs(120);
 /// Longest pause for everybody while the API server does not answer.
@@ -62,27 +61,18 @@ impl Desk {
     /// What to do now; `None`: nothing before [`Desk::wake`].
     pub fn next(&mut self, world: &Directory, now: Moment) -> Option<Command> {
         self.turn(world, now);
+        if std::mem::take(&mut self.look_at_all) {
+            return Some(Command::LookAtAll);
+        }
         if self.braked(now.mono).is_some() {
             return None;
         }
         let job = self.first(now.mono).filter(|(at, _)| *at <= now.mono && self.in_flight < IN_FLIGHT);
-        let look_first = job.is_none() || self.jobs >= LOOK_EVERY;
-        if look_first && !self.looks.is_empty() && self.budget.when(1, now.mono) <= now.mono {
-            while let Some(uid) = self.looks.pop_first() {
-                self.jobs = 0;
-                if let Some((claimant, _)) = world.token(&uid) {
-                    self.budget.charge(1, now.mono);
-                    let (namespace, name) = (claimant.namespace.clone(), claimant.name.clone());
-                    return Some(Command::Look { namespace, name });
-                }
-            }
-        }
         let (_, uid) = job?;
-        if self.budget.when(COST, now.mono) > now.mono {
+        if self.when(COST, now.mono) > now.mono {
             return None;
         }
-        self.budget.charge(i64::from(COST), now.mono);
-        self.jobs += 1;
+        self.charge(i64::from(COST), now.mono);
         self.start(&uid, now.mono).map(Command::Persist)
     }
 
@@ -122,7 +112,7 @@ impl Desk {
         let uid: Arc<str> = job.claimant.uid.as_str().into();
         self.in_flight = self.in_flight.saturating_sub(1);
         // One write was reserved for the ApiToken's status.
-        self.budget.charge(i64::from(writes) - i64::from(COST - 1), now.mono);
+        self.charge(i64::from(writes) - i64::from(COST - 1), now.mono);
         let Some(entry) = self.tokens.get_mut(&uid) else { return false };
         entry.place = Place::Idle;
         let look = match outcome {
@@ -160,10 +150,18 @@ impl Desk {
         };
         if !look {
             // No status follows from it.
-            self.budget.charge(-1, now.mono);
+            self.charge(-1, now.mono);
         }
         self.queue(&uid, now.mono);
         look
+    }
+
+    fn when(&self, writes: u32, now: Duration) -> Duration {
+        self.budget.lock().when(Purse::Uses, writes, now)
+    }
+
+    fn charge(&self, writes: i64, now: Duration) {
+        self.budget.lock().charge(Purse::Uses, writes, now);
     }
 
     fn receipts(&mut self, sets: &[Waiting], refused: &str) {
@@ -195,10 +193,7 @@ impl Desk {
         let tick = now + TICK;
         let mut next = tick;
         if let Some((at, _)) = self.first(now).filter(|_| self.in_flight < IN_FLIGHT) {
-            next = next.min(at.max(self.budget.when(COST, now)));
-        }
-        if !self.looks.is_empty() {
-            next = next.min(self.budget.when(1, now));
+            next = next.min(at.max(self.when(COST, now)));
         }
         // Timers tick in milliseconds and may fire early by one.
         next.max(self.braked(now).unwrap_or(now)).min(tick) + Duration::from_millis(1)

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::super::fixtures::{at, called, checked, credential, report, sealed, uid, used, world};
 use super::*;
 use crate::api::report::{CredentialUse, Report, Sealed};
+use crate::platform::budget::Purse;
 
 struct Office {
     desk: Desk,
@@ -18,7 +19,8 @@ struct Office {
     log: Vec<(usize, f64)>,
     /// What was persisted: number and answers of each set.
     sets: Vec<(u64, u64)>,
-    looks: Vec<(String, f64)>,
+    /// When every token was to be looked at.
+    looks: Vec<f64>,
     /// Writes that each job takes.
     writes: u32,
     settled: Vec<Settled>,
@@ -30,8 +32,9 @@ impl Office {
     }
 
     fn paced(tokens: usize, pace: Pace) -> Self {
+        let budget = Budget::new(pace.writes_per_second, at(0.0).mono);
         let mut office = Self {
-            desk: Desk::new(pace, Coverage::default(), at(0.0)),
+            desk: Desk::new(pace, Arc::new(Mutex::new(budget)), Coverage::default(), at(0.0)),
             world: world(tokens),
             now: 0.0,
             reports: 0,
@@ -44,7 +47,7 @@ impl Office {
         // The looks that a new leader makes are not what these tests are about.
         office.send("a", vec![]);
         office.desk.turn(&office.world, at(0.0));
-        office.desk.looks.clear();
+        office.desk.look_at_all = false;
         office
     }
 
@@ -70,7 +73,7 @@ impl Office {
             while let Some(command) = self.desk.next(&self.world, at(self.now)) {
                 match command {
                     Command::Persist(job) => self.persist(&job),
-                    Command::Look { name, .. } => self.looks.push((name, self.now)),
+                    Command::LookAtAll => self.looks.push(self.now),
                 }
             }
             let wake = self.desk.wake(at(self.now).mono).as_secs_f64() - 1_000.0;
@@ -430,29 +433,35 @@ fn a_new_leader_knows_a_first_use_from_a_later_one() {
 }
 
 #[test]
-fn a_change_of_what_silence_means_has_every_token_looked_at_at_the_budgets_pace() {
+fn a_change_of_what_silence_means_has_every_token_looked_at_once() {
     let mut office = Office::new(200);
     office.run(50.0);
     assert!(office.looks.is_empty());
     // Nobody reports any more. At first a gate may only be cut off; later it is taken for dead.
-    office.run(650.0);
-    let first = office.looks.first().expect("looked").1;
+    office.run(2_000.0);
+    let [first] = office.looks[..] else { panic!("{:?}", office.looks) };
     assert!((600.0..=620.0).contains(&first), "{first}");
-    let names: BTreeSet<_> = office.looks.iter().map(|(name, _)| name.clone()).collect();
-    assert_eq!((names.len(), office.looks.len()), (200, 200), "each once");
-    let last = office.looks.last().unwrap().1;
-    assert!((17.0..=20.0).contains(&(last - first)), "ten a second after the burst: {}", last - first);
 }
 
 #[test]
-fn looks_wait_behind_uses_but_not_for_ever() {
+fn uses_leave_news_its_share_of_the_budget() {
     const TOKENS: usize = 400;
     let mut office = Office::new(TOKENS);
     office.send("a", (0..TOKENS).map(|token| sealed(token, 1, one(token, 0.0))).collect());
-    office.desk.announced = Some(Watched::Nobody);
-    office.run(60.0);
-    let (uses, looks) = (office.log.len(), office.looks.len());
-    assert!(uses > 3 * looks && looks > 20, "{uses} uses, {looks} looks");
+    let (budget, mut told) = (office.desk.budget.clone(), 0);
+    for tick in 1..600 {
+        office.run(f64::from(tick) / 10.0);
+        let now = at(office.now).mono;
+        while budget.lock().when(Purse::News, 1, now) <= now {
+            budget.lock().charge(Purse::News, 1, now);
+            told += 1;
+        }
+    }
+    let uses = office.log.len() * 2;
+    assert!(
+        (100..=130).contains(&told) && (450..=520).contains(&uses),
+        "{uses} writes of uses, {told} of news"
+    );
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub struct LedgerArgs {
     )]
     pub ledger_audience: String,
 
-    /// Writes a second that showing use may take, of TokenUsages and ApiTokens together, from 1 to 1000
+    /// Writes a second of what nobody waits for, from 1 to 1000: use, and whatever else changes in a status by itself
     #[arg(long, env = "TOKENWARD_USAGE_WRITES_PER_SECOND", default_value_t = 10, value_name = "NUMBER",
         value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub usage_writes_per_second: u32,

@@ -1,6 +1,6 @@
 //! Watches every commit of the server and says which of them breaks an invariant.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -9,12 +9,16 @@ use serde_json::Value;
 
 use super::book::{Book, parse};
 use super::replica::PREFIX;
-use crate::api::ApiToken;
+use crate::api::{ApiToken, ConditionType};
 use crate::testkit::apiserver::{ApiServer, Commit, RequestInfo};
 
 /// Reconciles of one token that an hour may take in which nothing happens. The most are one in 15 seconds, of a token whose
 /// place a foreign Secret takes; whatever feeds itself makes thousands.
 pub const LOOKS_AN_HOUR: u64 = 300;
+/// Statuses that tell only news, written within [`NEWS_WINDOW`]: ten a second, twenty saved up, and those of a process
+/// that ended and of its successor.
+const NEWS_AT_MOST: usize = 160;
+const NEWS_WINDOW: SignedDuration = SignedDuration::from_secs(10);
 /// Most complaints that are kept: the first is the one to read.
 const MAX_COMPLAINTS: usize = 20;
 
@@ -32,6 +36,8 @@ struct State {
     skew: SignedDuration,
     complaints: Vec<String>,
     controller_writes: u64,
+    /// When statuses were written that only told news.
+    news: VecDeque<Timestamp>,
     /// Uids of ApiTokens that are gone: a late write may still be on its way for them.
     former: BTreeSet<String>,
 }
@@ -156,10 +162,26 @@ impl State {
         let Some(book) = self.books.get_mut(key) else { return Ok(()) };
         if controller {
             self.controller_writes += 1;
-            book.reported(token, &commit.client, commit.at)
+            let news = tells_only_news(&book.token, &token);
+            book.reported(token, &commit.client, commit.at)?;
+            if news { self.paced(commit.at) } else { Ok(()) }
         } else {
             book.edited(token, commit.at);
             book.still_works(commit.at)
+        }
+    }
+
+    /// What nobody waits for keeps to its budget, whatever causes it.
+    fn paced(&mut self, at: Timestamp) -> Result<(), String> {
+        self.news.push_back(at);
+        while self.news.front().is_some_and(|first| at.duration_since(*first) > NEWS_WINDOW) {
+            self.news.pop_front();
+        }
+        match self.news.len() {
+            count if count > NEWS_AT_MOST => {
+                Err(format!("{count} statuses told only news within {NEWS_WINDOW:#}"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -199,4 +221,17 @@ impl State {
             }
         }
     }
+}
+
+/// Whether the status only says in other words how the token fares: nobody edited it or asked for something, nothing became of a
+/// credential, and it is as Ready as before.
+fn tells_only_news(before: &ApiToken, after: &ApiToken) -> bool {
+    let rest = |token: &ApiToken| {
+        let mut status = token.status.clone().unwrap_or_default();
+        let ready = status.is_true(ConditionType::Ready);
+        status.credentials.iter_mut().for_each(|credential| credential.last_used_at = None);
+        let said = (status.observed_generation, status.last_handled, status.credentials, status.ended.len());
+        (said, status.secret_name, status.expires_at, ready)
+    };
+    rest(before) == rest(after)
 }

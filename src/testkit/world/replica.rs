@@ -23,8 +23,10 @@ use crate::domain::directory::Directory;
 use crate::domain::lease;
 use crate::domain::ownership::OwnershipRules;
 use crate::domain::plan::Settings;
+use crate::domain::ports::News;
 use crate::domain::token::Prefix;
 use crate::ledger::{self, Ledger, Pace};
+use crate::platform::budget;
 use crate::platform::readiness::Readiness;
 use crate::testkit::apiserver::{ApiServer, RequestInfo, When};
 use crate::testkit::clock::VirtualClock;
@@ -90,15 +92,17 @@ impl Replica {
         };
         let leadership = handle.leadership.clone();
         let (readiness, ready) = Readiness::channel(watches::SYNCED);
+        let budget = budget::Shared::new(Pace::default().writes_per_second);
         let (ledger, usage) = match start.exchange {
             Some(exchange) => {
                 let world = Arc::default();
-                let (ledger, news) = new_ledger(start, &client, &client_name, &world, &handle, ready);
+                let (ledger, news) =
+                    new_ledger(start, (&client, &client_name), budget.clone(), &world, &handle, ready);
                 exchange.listen(&client_name, ledger.clone());
-                let usage = Usage { source: ledger.board(), news, world };
+                let usage = Usage { source: ledger.board(), news, budget, world };
                 (Some((ledger, exchange.clone())), usage)
             }
-            None => (None, Usage::none()),
+            None => (None, Usage::none(budget)),
         };
         let elector = elector.map(|elector| match &ledger {
             Some((ledger, _)) => elector.with_notes(ledger.notes()),
@@ -244,14 +248,15 @@ impl Pause {
 
 fn new_ledger(
     start: &Start<'_>,
-    client: &kube::Client,
-    address: &str,
+    (client, address): (&kube::Client, &str),
+    budget: budget::Shared,
     world: &Arc<RwLock<Directory>>,
     handle: &Handle,
     ready: watch::Receiver<Readiness>,
-) -> (Ledger, mpsc::Receiver<(String, String)>) {
+) -> (Ledger, mpsc::Receiver<News>) {
     let options = ledger::Options {
         pace: Pace::default(),
+        budget,
         request_timeout: Duration::from_secs(10),
         here: Some((address.to_owned(), "0".repeat(64))),
     };

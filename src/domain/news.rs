@@ -1,0 +1,60 @@
+//! Which steps nobody waits for. A status is read by people who asked for something, and it tells those who did not ask how
+//! their token fares. The second may wait: when something is to be told about every token, it is told at a pace that
+//! leaves the API server to those who wait.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::plan::{SecretView, Step};
+use crate::api::{ApiToken, ApiTokenStatus, ConditionType, Credential};
+
+/// Whether this step, were it the first for `token`, only tells news, or follows a declaration that somebody else changed:
+/// an operator that lays the Secret out anew, a default, the owner of a Namespace.
+pub fn is_news(token: &ApiToken, secret: &SecretView, step: &Step) -> bool {
+    let before = token.status.clone().unwrap_or_default();
+    match step {
+        Step::WriteStatus(after) => !somebody_waits(&before, after),
+        // Nobody touched the Secret, nobody edited the ApiToken, and what was delivered works.
+        Step::ReadSecret => {
+            matches!(secret, SecretView::Verified { .. })
+                && before.observed_generation == token.metadata.generation
+                && before.is_true(ConditionType::Ready)
+        }
+        Step::Mint { .. } | Step::Deliver { .. } | Step::Wait { .. } => false,
+    }
+}
+
+/// Conditions that tools and pipelines wait for.
+const AWAITED: [ConditionType; 3] =
+    [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled];
+
+/// Whether `after` answers somebody who edited the ApiToken or asked for something, or says what has become of a
+/// credential.
+fn somebody_waits(before: &ApiTokenStatus, after: &ApiTokenStatus) -> bool {
+    let truth = |status: &ApiTokenStatus| {
+        AWAITED.map(|kind| status.condition(kind).map(|condition| condition.status.clone()))
+    };
+    let credentials = |status: &ApiTokenStatus| -> Vec<Credential> {
+        let used = |credential: &Credential| Credential { last_used_at: None, ..credential.clone() };
+        status.credentials.iter().map(used).collect()
+    };
+    let ended = |status: &ApiTokenStatus| -> BTreeSet<String> {
+        status.ended.iter().map(|ended| ended.id.clone()).collect()
+    };
+    before.observed_generation != after.observed_generation
+        || before.last_handled != after.last_handled
+        || before.secret_name != after.secret_name
+        || before.expires_at != after.expires_at
+        || truth(before) != truth(after)
+        || credentials(before) != credentials(after)
+        || !ended(after).is_subset(&ended(before))
+}
+
+/// The next time that the status itself names: what waits with news must not sleep through it.
+pub fn next_deadline(token: &ApiToken, now: Timestamp) -> Option<Timestamp> {
+    let status = token.status.as_ref()?;
+    let ends = status.credentials.iter().filter_map(|credential| credential.not_after.as_ref());
+    let times = ends.chain(&status.next_rotation_time).chain(&status.expires_at).map(|at| at.0);
+    times.filter(|at| *at > now).min()
+}
