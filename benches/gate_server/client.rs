@@ -63,6 +63,34 @@ pub fn http(address: SocketAddr, requests: &Arc<Vec<Vec<u8>>>, time: Duration) -
     ))
 }
 
+/// HTTP/1.1, four connections that are kept: how long each answer took.
+pub fn latencies(address: SocketAddr, requests: &Arc<Vec<Vec<u8>>>, time: Duration) -> Vec<Duration> {
+    const CONNECTIONS: usize = 4;
+    runtime().block_on(async {
+        let end = Instant::now() + time;
+        let asks = (0..CONNECTIONS).map(|number| async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let (mut buffer, mut times) = (vec![0; 4096], Vec::new());
+            let mut next = number * requests.len() / CONNECTIONS;
+            while Instant::now() < end {
+                let sent = Instant::now();
+                stream.write_all(&requests[next % requests.len()]).await.unwrap();
+                next += 1;
+                let mut length = 0;
+                while !buffer[..length].ends_with(b"\r\n\r\n") {
+                    let read = stream.read(&mut buffer[length..]).await.unwrap();
+                    assert!(read > 0, "closed");
+                    length += read;
+                }
+                times.push(sent.elapsed());
+            }
+            times
+        });
+        futures::future::join_all(asks).await.concat()
+    })
+}
+
 /// gRPC, 16 calls at once on one connection. The messages are encoded already and the answers are not decoded.
 pub fn grpc(address: SocketAddr, requests: &Arc<Vec<Bytes>>, time: Duration) -> u64 {
     runtime().block_on(async {

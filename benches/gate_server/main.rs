@@ -3,6 +3,8 @@
 //!
 //! Two ratios are printed. That of requests per second flatters whoever is slower than the client; that of the server
 //! thread's own processor time per request does not depend on the client, and is the one that counts.
+//!
+//! Then what reporting to a ledger does to those who ask meanwhile: `cargo bench --bench gate_server -- stalls` for that alone.
 
 // A bench that cannot set its scene has nothing to measure.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
@@ -12,6 +14,7 @@ mod client;
 mod machine;
 mod noop;
 mod scene;
+mod stalls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -128,6 +131,9 @@ fn main() {
         return;
     }
     println!("{}", machine::describe());
+    if std::env::args().any(|argument| argument == "stalls") {
+        return stalls::run();
+    }
     let scene = Scene::new(10_000);
     let server = |meter| Server::new(Limits::default(), Meter::none(meter));
     let http = Running::start({
@@ -159,4 +165,5 @@ fn main() {
     }
     let answers = scene.answered();
     println!("the gate answered {} accepted, {} denied", answers.0, answers.1);
+    stalls::run();
 }

@@ -58,7 +58,8 @@ impl Entropy for Chance {
     }
 }
 
-struct System;
+/// The machine's clock.
+pub struct System;
 
 impl Clock for System {
     fn now(&self) -> Timestamp {
@@ -115,6 +116,10 @@ impl Scene {
         Self { gate, living, ended, unknown }
     }
 
+    pub fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
+    }
+
     pub fn desk(&self) -> Desk {
         Desk::new(self.gate.clone(), Arc::new(System), 0)
     }
@@ -130,6 +135,15 @@ impl Scene {
 
     /// As nginx asks.
     pub fn http(&self, traffic: Traffic) -> Arc<Vec<Vec<u8>>> {
+        Self::asked(self.sample(traffic))
+    }
+
+    /// As nginx asks, with every token that may pass.
+    pub fn http_all(&self) -> Arc<Vec<Vec<u8>>> {
+        Self::asked(self.living.iter())
+    }
+
+    fn asked<'a>(tokens: impl Iterator<Item = &'a String>) -> Arc<Vec<Vec<u8>>> {
         let request = |token: &String| {
             format!(
                 "GET /authz/nginx?audience=orders&scope=orders:read HTTP/1.1\r\nHost: gate:8181\r\n\
@@ -141,7 +155,7 @@ impl Scene {
             )
             .into_bytes()
         };
-        Arc::new(self.sample(traffic).map(request).collect())
+        Arc::new(tokens.map(request).collect())
     }
 
     fn check(&self, token: &str) -> CheckRequest {

@@ -1,6 +1,7 @@
 //! What the roles share below their own work: metric families, readiness, watches that are retried, who leads, who sends a
 //! ServiceAccount token, gRPC, pinned TLS.
 
+pub mod apart;
 pub mod budget;
 pub mod families;
 pub mod grpc;

@@ -28,9 +28,9 @@ use crate::gate::link::Network;
 use crate::gate::metrics::GateMetrics;
 use crate::gate::reporter::core::Identity;
 use crate::gate::{Gate, Settings, feed, locate, reporter, strangers};
-use crate::platform::grpc;
 use crate::platform::readiness::Readiness;
 use crate::platform::reviews::Reviews;
+use crate::platform::{apart, grpc};
 
 /// Longest time for one call to the API server; watches are not cut.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,7 +106,10 @@ pub async fn run(args: GateArgs) -> Result<(), RunError> {
         grace: args.shutdown_grace,
     };
     let network = Network::new(args.ledger_token_file.clone());
-    let (reporter, mute) = vital(reporter::run(setup, place, network, reported.clone()));
+    // Copying and encoding thousands of counts at every flush must hold up nobody who asks.
+    let mute = apart::spawn("reporter", reporter::run(setup, place, network, reported.clone()))
+        .map_err(|source| RunError::Io { what: "the reporter's thread cannot be started", source })?;
+    let silenced = mute.clone();
     let feed = follow(&args, &gate, &client, &clock, &metrics, &readiness);
     let strangers = strangers::run(gate.clone(), metrics.clone());
     let fed = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -115,7 +118,7 @@ pub async fn run(args: GateArgs) -> Result<(), RunError> {
             never = strangers => match never {},
             _ = lost => tracing::error!("the look-out for the ledger broke down"),
             // A gate that answers and does not report would make tokens look unused.
-            _ = mute => tracing::error!("the reporter broke down"),
+            () = silenced.cancelled() => tracing::error!("the reporter broke down"),
         }
     }));
 
@@ -136,7 +139,7 @@ pub async fn run(args: GateArgs) -> Result<(), RunError> {
 
     // Only now: nothing is counted any more.
     reported.cancel();
-    let _ = reporter.await;
+    mute.cancelled().await;
     located.abort();
     admin_closed.cancel();
     let _ = endpoint.await;
