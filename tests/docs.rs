@@ -270,7 +270,9 @@ fn module(level: &str, module: &str) -> Option<PathBuf> {
         "e2e" => "tests/e2e/cases",
         "simulation" => "tests/simulation",
         "gate" => return Some(Path::new("src/gate").join(module).join("tests.rs")),
+        "ledger" if module == "service" => return Some(PathBuf::from("tests/ledger/service.rs")),
         "ledger" => return Some(Path::new("src/ledger").join(module).join("tests.rs")),
+        "gate_process" => return Some(PathBuf::from("tests/gate_process.rs")),
         "serve" => return Some(PathBuf::from("src/runtime/serve/tests.rs")),
         _ => return None,
     };

@@ -52,7 +52,7 @@ fn request(gate: &Gate, headers: &[(&str, &[u8])], user_agent: &str, expected: O
         let demand = Demand::from_query("audience=orders&scope=orders:read&scope=orders:write").unwrap();
         let from = forwarded(std::iter::once(b"10.1.2.3, 10.9.9.9".as_slice()), 1).or(address("10.0.0.1"));
         let from = caller(from, "spiffe://cluster.local/ns/shop/sa/web", Some(user_agent.as_bytes()));
-        let credential = credential(headers.iter().copied(), demand.header());
+        let credential = credential(headers.iter().copied(), None, demand.places());
         let text = credential.as_ref().map(|credential| credential.as_str()).map_err(|outcome| *outcome);
         let verdict = gate.check(Dialect::EnvoyGrpc, text, &demand, &from, now);
         assert_eq!(verdict.outcome(), expected);

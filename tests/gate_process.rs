@@ -273,6 +273,30 @@ fn with_its_index_loaded_it_answers_and_on_sigterm_it_lets_requests_end() {
         let denied = ask(running.http, "GET /authz/nginx?audienc=orders HTTP/1.1").expect("answers");
         assert!(denied.starts_with("HTTP/1.1 403"), "{denied}");
     }
+    // What would be cut off, or has been: nothing of a demand goes in silence.
+    for target in [
+        "/authz/caddy?scope=a#&scope=b",
+        "/authz/caddy?scope=a&scope=b#",
+        "/authz/caddy?scope=#a",
+        "/authz/caddy?scope=a&#scope=b",
+        "/authz/envoy?scope=a#&path=/orders",
+        "http://gate.example/authz/traefik?scope=a#&scope=b",
+        "/authz/nginx?",
+        "/authz/nginx?scope=a&",
+    ] {
+        let denied = ask(running.http, &format!("GET {target} HTTP/1.1")).expect("answers");
+        assert!(denied.starts_with("HTTP/1.1 403"), "{target}: {denied}");
+    }
+    for target in ["/authz/caddy#?scope=a", "/authz/envoy#?scope=a&path=/x"] {
+        let nowhere = ask(running.http, &format!("GET {target} HTTP/1.1")).expect("answers");
+        assert!(nowhere.starts_with("HTTP/1.1 404"), "{target}: {nowhere}");
+    }
+    // In HTTP/2 nobody could tell.
+    let mut two = TcpStream::connect(running.http).expect("open");
+    two.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("sent");
+    let mut answer = Vec::new();
+    let _ = two.read_to_end(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
     let metrics = ask(running.admin, "GET /metrics HTTP/1.1").expect("answers");
     let wanted = "tokenward_gate_requests_total{dialect=\"nginx\",outcome=\"Missing\"} 1";
     assert!(metrics.contains(wanted) && metrics.contains("\ntokenward_gate_ready 1\n"), "{metrics}");
@@ -294,6 +318,7 @@ fn with_its_index_loaded_it_answers_and_on_sigterm_it_lets_requests_end() {
     let warnings: Vec<_> = lines.iter().filter(|line| line["level"] == "WARN").collect();
     let about = |key: &str, value: &str| warnings.iter().filter(|line| line[key] == value).count();
     assert_eq!((about("key", "an unknown key"), about("name", "broken")), (1, 1), "each is said once: {log}");
+    assert_eq!((about("key", "scope"), about("key", "path_prefix")), (2, 1), "one for each dialect: {log}");
     assert!(TcpStream::connect(running.http).is_err());
 }
 

@@ -177,7 +177,8 @@ impl Scene {
             ("x-forwarded-proto", "https"),
             ("x-request-id", "5f0c1e0e-61b0-4c5e-9f4e-b4a4e0a7c001"),
         ];
-        let http = HttpRequest { headers: headers.into_iter().map(entry).collect(), header_map: None };
+        let headers = headers.into_iter().map(entry).collect();
+        let http = HttpRequest { headers, ..HttpRequest::default() };
         let address = Address { socket_address: Some(SocketAddress { address: bytes("10.1.2.3") }) };
         let source =
             Peer { address: Some(address), principal: bytes("spiffe://cluster.local/ns/shop/sa/web") };

@@ -1,6 +1,5 @@
 //! Who may report: the gates' ServiceAccounts, by TokenReview. Then the report goes to the desk.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body as HttpBody, Incoming};
 use hyper::service::{Service as HyperService, service_fn};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
@@ -17,6 +17,7 @@ use tower::BoxError;
 use super::{Ledger, Refusal};
 use crate::api::report::{METHOD, Receipt, Report};
 use crate::platform::grpc;
+use crate::platform::reminder::Reminder;
 use crate::platform::reviews::{ReviewError, Reviews};
 
 /// Longest report, in bytes.
@@ -28,22 +29,19 @@ const AT_ONCE: usize = 16;
 pub struct Service {
     ledger: Ledger,
     reviews: Reviews,
-    allowed: BTreeSet<String>,
+    strangers: Mutex<Reminder>,
+    unreviewed: Mutex<Reminder>,
     turns: Semaphore,
 }
 
 impl Service {
-    /// Lets these ServiceAccounts report: namespace and name.
-    pub fn new(
-        ledger: Ledger,
-        reviews: Reviews,
-        accounts: impl IntoIterator<Item = (String, String)>,
-    ) -> Self {
-        let user = |(namespace, name)| format!("system:serviceaccount:{namespace}:{name}");
+    /// Lets the ServiceAccounts report that `reviews` allow.
+    pub fn new(ledger: Ledger, reviews: Reviews) -> Self {
         Self {
             ledger,
             reviews,
-            allowed: accounts.into_iter().map(user).collect(),
+            strangers: Mutex::default(),
+            unreviewed: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
         }
     }
@@ -97,19 +95,26 @@ impl Service {
             return Err(Status::unauthenticated("send a ServiceAccount token of the ledger's audience"));
         };
         match self.reviews.user(token).await {
-            Ok(user) if self.allowed.contains(&user) => Ok(()),
-            Ok(user) => {
+            Ok(_) => Ok(()),
+            Err(ReviewError::Stranger) => {
                 self.count("Forbidden");
-                tracing::warn!(user, "a ServiceAccount that is not among --ledger-gates reports");
+                // What it claims to be is for nobody to read; and anybody can send any number of these.
+                if self.strangers.lock().is_due() {
+                    tracing::warn!(
+                        "a ServiceAccount that is not among --ledger-gates reports; said once a minute"
+                    );
+                }
                 Err(Status::permission_denied("this ServiceAccount is not among --ledger-gates"))
             }
             Err(error @ ReviewError::Refused) => {
                 self.count("Unauthenticated");
                 Err(Status::unauthenticated(error.to_string()))
             }
-            Err(error @ ReviewError::Unanswered(_)) => {
+            Err(error @ (ReviewError::Busy | ReviewError::Unanswered(_))) => {
                 self.count("Unreviewed");
-                tracing::warn!(%error, "a gate's token cannot be reviewed");
+                if self.unreviewed.lock().is_due() {
+                    tracing::warn!(%error, "a gate's token cannot be reviewed; said once a minute");
+                }
                 // What the API server said is for the log, not for whoever asks.
                 Err(Status::unavailable("the token cannot be reviewed now"))
             }

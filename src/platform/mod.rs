@@ -1,5 +1,5 @@
 //! What the roles share below their own work: metric families, readiness, watches that are retried, who leads, who sends a
-//! ServiceAccount token, gRPC, pinned TLS.
+//! ServiceAccount token, gRPC, pinned TLS, what a request line may hold.
 
 pub mod apart;
 pub mod budget;
@@ -11,4 +11,5 @@ pub mod process;
 pub mod readiness;
 pub mod reminder;
 pub mod reviews;
+pub mod target;
 pub mod watching;

@@ -2,6 +2,10 @@
 
 use super::entropy::{SystemEntropy, suffix};
 use crate::domain::ports::EntropyError;
+use crate::platform::reviews;
+
+/// Where Kubernetes mounts a pod's own token.
+const OWN_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// The name of this process: as given, or the pod's, or the host's with random characters. A pod's name is taken as it is:
 /// when its container restarts, it recognises its own Lease and goes on at once. Anywhere else, two processes on one
@@ -22,6 +26,11 @@ pub fn lease_namespace(given: Option<&str>, client: &kube::Client) -> String {
         .map(str::to_owned)
         .or_else(|| variable("POD_NAMESPACE"))
         .unwrap_or_else(|| client.default_namespace().to_owned())
+}
+
+/// Who issues this cluster's ServiceAccount tokens, as the pod's own says; `None` outside of one.
+pub fn issuer() -> Option<String> {
+    reviews::issuer(&std::fs::read_to_string(OWN_TOKEN).ok()?)
 }
 
 /// An environment variable that is set to something.

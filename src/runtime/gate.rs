@@ -160,9 +160,9 @@ fn introspection(args: &GateArgs, client: &kube::Client) -> Introspection {
     match args.introspect_callers.0.as_slice() {
         [] => Introspection::by_scope(),
         callers => {
-            let reviews = Reviews::new(client.clone(), &args.introspect_audience, REVIEW_TIMEOUT);
             let callers = callers.iter().map(|account| (&*account.namespace, &*account.name));
-            Introspection::with_accounts(reviews, callers)
+            let reviews = Reviews::new(client.clone(), &args.introspect_audience, REVIEW_TIMEOUT);
+            Introspection::with_accounts(reviews.allowing(callers).issued_by(environment::issuer()))
         }
     }
 }
@@ -235,7 +235,9 @@ impl Listeners {
         };
         let tls = certificates.map(Certificates::current);
         Self {
-            http: Server::new(limits, meter("http", &metrics.http_connections)).with_tls(tls.clone()),
+            http: Server::new(limits, meter("http", &metrics.http_connections))
+                .http1_only()
+                .with_tls(tls.clone()),
             grpc: Server::new(limits, meter("grpc", &metrics.grpc_connections)).http2_only().with_tls(tls),
         }
     }

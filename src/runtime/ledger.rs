@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::RunError;
 use super::args::ledger::LedgerArgs;
 use super::serve::{self, Limits, Meter, Server};
+use super::{RunError, environment};
 use crate::controller::Usage;
 use crate::controller::leader::Handle;
 use crate::domain::directory::Directory;
@@ -83,7 +83,10 @@ pub async fn listen(
         here: Some((found, identity.fingerprint().to_string())),
     };
     let world = Arc::new(RwLock::new(Directory::default()));
-    let reviews = Reviews::new(around.client.clone(), args.ledger_audience.clone(), around.request_timeout);
+    let gates = args.ledger_gates.0.iter().map(|account| (&*account.namespace, &*account.name));
+    let reviews = Reviews::new(around.client.clone(), args.ledger_audience.clone(), around.request_timeout)
+        .allowing(gates)
+        .issued_by(environment::issuer());
     let (ledger, news) = Ledger::new(
         options,
         around.client,
@@ -93,9 +96,7 @@ pub async fn listen(
         around.ready,
         Metrics::new(registry),
     );
-    let accounts = args.ledger_gates.0.iter();
-    let accounts = accounts.map(|account| (account.namespace.clone(), account.name.clone()));
-    let service = Arc::new(Service::new(ledger.clone(), reviews, accounts));
+    let service = Arc::new(Service::new(ledger.clone(), reviews));
     let limits = Limits {
         connections: CONNECTIONS,
         // A question to the API server may be part of it.

@@ -1,8 +1,9 @@
-//! Accepts connections and serves HTTP/1.1 and HTTP/2 on them, in the clear or over TLS, for every listener there is.
+//! Accepts connections and serves HTTP/1.1, HTTP/2 or both on them, in the clear or over TLS, for every listener there is.
 //!
 //! Nothing a client does holds anything for ever: connections are counted, heads and idle connections have deadlines,
 //! requests have a time to be answered in, and a shutdown waits for what is under way, but not longer than it may.
 
+mod frames;
 mod pace;
 
 use std::convert::Infallible;
@@ -31,11 +32,15 @@ use tokio_util::task::TaskTracker;
 use tower::BoxError;
 
 use self::pace::{End, Pace, Paced, Watch};
+
 use crate::platform::families::CounterVec;
 use crate::platform::reminder::Reminder;
+use crate::platform::target::Targets;
 
 /// Most bytes of a request's head, and of a header list in HTTP/2: as much as nginx takes from a client.
 pub const MAX_HEAD: usize = 32 * 1024;
+/// Most lines of a request's head in HTTP/1.1. Some proxies pass on all that a client sends, and browsers of today send fifty.
+pub const MAX_HEADERS: usize = 256;
 /// Bytes of bodies that may be on their way unread: of one HTTP/2 stream, and of a connection.
 const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
 /// Requests at once on one HTTP/2 connection.
@@ -82,7 +87,8 @@ pub struct Meter {
     pub listener: &'static str,
     /// Open connections.
     pub open: Gauge,
-    /// Connections that were closed without an answer, by listener and reason (`tls`, `slow`, `garbled`, `overdue`).
+    /// Connections that were closed without an answer, by listener and reason (`tls`, `slow`, `oversize`, `garbled`,
+    /// `overdue`, `flood`).
     pub refused: Option<CounterVec<2>>,
 }
 
@@ -163,6 +169,7 @@ pub struct Server {
     limits: Limits,
     meter: Meter,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    http1_only: bool,
     http: auto::Builder<TokioExecutor>,
 }
 
@@ -196,7 +203,7 @@ impl Server {
     pub fn new(limits: Limits, meter: Meter) -> Self {
         let mut http = auto::Builder::new(TokioExecutor::new());
         // Without a timer of hyper's own: it would measure a request's head from the end of the one before.
-        http.http1().max_buf_size(MAX_HEAD);
+        http.http1().max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
@@ -205,12 +212,19 @@ impl Server {
             .initial_connection_window_size(WINDOWS.1)
             .keep_alive_interval(PING.0)
             .keep_alive_timeout(PING.1);
-        Self { limits, meter, tls: None, http }
+        Self { limits, meter, tls: None, http1_only: false, http }
     }
 
     /// Over TLS, with whatever configuration stands here when a connection begins.
     pub fn with_tls(mut self, tls: Option<Arc<ArcSwap<ServerConfig>>>) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// HTTP/1.1 only, where what a target holds is not the client's: in HTTP/2 nobody sees that one was cut off.
+    pub fn http1_only(mut self) -> Self {
+        self.http = self.http.http1_only();
+        self.http1_only = true;
         self
     }
 
@@ -282,7 +296,7 @@ impl Server {
         // Answers are small and complete: waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else { return self.attend(stream, service, shutdown).await };
-        let handshake = TlsAcceptor::from(tls.load_full()).accept(stream);
+        let handshake = TlsAcceptor::from(self.offered(tls.load_full())).accept(stream);
         let handshake = tokio::time::timeout(self.limits.head, handshake);
         match shutdown.run_until_cancelled(handshake).await {
             Some(Ok(Ok(stream))) => self.attend(stream, service, shutdown).await,
@@ -293,6 +307,16 @@ impl Server {
             Some(Err(_)) => self.meter.refused("slow"),
             None => {}
         }
+    }
+
+    /// What is offered to a client over TLS: nothing that is not spoken.
+    fn offered(&self, config: Arc<ServerConfig>) -> Arc<ServerConfig> {
+        if !self.http1_only {
+            return config;
+        }
+        let mut config = Arc::unwrap_or_clone(config);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
     }
 
     /// Serves one connection to its end.
@@ -325,14 +349,16 @@ impl Server {
                 }
             }
         });
-        let stream = TokioIo::new(Paced::new(stream, pace.clone()));
+        let stream = TokioIo::new(Paced::new(stream, pace.clone(), self.http1_only.then(Targets::default)));
         let mut connection = pin!(self.http.serve_connection(stream, timed));
-        let mut watch = pin!(Watch::new(pace, self.limits));
+        let mut watch = pin!(Watch::new(pace.clone(), self.limits));
         let served = poll_fn(|context| match connection.as_mut().poll(context) {
             Poll::Ready(result) => Poll::Ready(End::Closed(result)),
             Poll::Pending => watch.as_mut().poll(context).map(End::Expired),
         });
         match shutdown.run_until_cancelled(served).await {
+            // Whatever is said of the end: it was ours.
+            Some(End::Closed(_)) if pace.is_flooded() => return self.meter.refused("flood"),
             Some(End::Closed(Ok(()))) => return,
             Some(End::Closed(Err(error))) => return self.broke(&*error),
             // Not a whole head in its time. Nothing is under way that could be let end.
@@ -351,8 +377,14 @@ impl Server {
             if error.is::<Overdue>() {
                 return self.meter.refused("overdue");
             }
-            if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
-                return self.meter.refused("garbled");
+            if let Some(error) = error.downcast_ref::<hyper::Error>() {
+                // Answered with 431, of which nginx makes a 500: whoever looks for its cause finds it here.
+                if error.is_parse_too_large() {
+                    return self.meter.refused("oversize");
+                }
+                if error.is_parse() {
+                    return self.meter.refused("garbled");
+                }
             }
             cause = error.source();
         }

@@ -25,7 +25,7 @@ fn request(extensions: &[(&str, &str)], http: HttpRequest) -> Vec<u8> {
 
 fn plain(headers: &[(&str, &str)]) -> HttpRequest {
     let headers = headers.iter().map(|(key, value)| Entry { key: bytes(key), value: bytes(value) });
-    HttpRequest { headers: headers.collect(), header_map: None }
+    HttpRequest { headers: headers.collect(), ..HttpRequest::default() }
 }
 
 fn raw(headers: &[(&str, &str)]) -> HttpRequest {
@@ -35,8 +35,8 @@ fn raw(headers: &[(&str, &str)]) -> HttpRequest {
         raw_value: bytes(value),
     };
     HttpRequest {
-        headers: Vec::new(),
         header_map: Some(HeaderMap { headers: headers.iter().map(field).collect() }),
+        ..HttpRequest::default()
     }
 }
 

@@ -9,9 +9,8 @@ use tokenward::platform::grpc::Connection;
 use tokenward::platform::pinned::{Identity, client_config};
 use tokenward::runtime::serve::{Limits, Meter, Server, listen};
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataValue;
 
-use crate::service::{Authority, GATE, service};
+use crate::service::{Authority, GATE, service, token};
 use crate::support::{Cluster, credential};
 
 #[tokio::test]
@@ -40,7 +39,7 @@ async fn a_report_arrives_over_tls_and_only_at_the_certificate_that_was_announce
     let gate = cluster.gate("gate-a");
     let send = async |sealed| {
         let mut request = tonic::Request::new(gate.report(sealed));
-        request.metadata_mut().insert("authorization", MetadataValue::from_static("Bearer aaa.bbb.ccc"));
+        request.metadata_mut().insert("authorization", format!("Bearer {}", token("ccc")).parse().unwrap());
         let answer = connection.call::<Report, Receipt>(METHOD, 1 << 20, request).await;
         answer.expect("taken").into_inner().settled
     };

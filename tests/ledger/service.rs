@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use kube::Client;
@@ -88,12 +90,26 @@ impl Authority {
 
     fn reviews(&self) -> Reviews {
         Reviews::new(self.client(), "tokenward-ledger", Duration::from_secs(5))
+            .allowing([("tokenward-system", "tokenward-gate")])
     }
 }
 
 pub fn service(process: &Process, authority: &Authority) -> Service {
-    let gates = [("tokenward-system".to_owned(), "tokenward-gate".to_owned())];
-    Service::new(process.ledger.clone(), authority.reviews(), gates)
+    Service::new(process.ledger.clone(), authority.reviews())
+}
+
+/// What a token claims, unsigned.
+fn claiming(claims: &Value, signature: &str) -> String {
+    format!("e30.{}.{signature}", URL_SAFE_NO_PAD.encode(claims.to_string()))
+}
+
+fn claims() -> Value {
+    json!({"iss": "https://cluster.example", "sub": GATE, "aud": ["tokenward-ledger"], "exp": 4_102_444_800_u64})
+}
+
+/// One that is worth a question.
+pub fn token(signature: &str) -> String {
+    claiming(&claims(), signature)
 }
 
 fn framed(message: &[u8]) -> Bytes {
@@ -139,11 +155,12 @@ async fn only_a_gates_own_token_is_let_in() {
     let unaware = Authority::answering(json!({"authenticated": true, "user": {"username": GATE}}));
     let refusing = yes();
     refusing.0.lock().code = 403;
-    let bearer = "Bearer aaa.bbb.ccc";
+    let bearer = format!("Bearer {}", token("ccc"));
+    let (bearer, another) = (bearer.as_str(), format!("Basic {}", token("ccc")));
     let table: [(&str, Authority, Option<&str>, Code); 11] = [
         ("a gate", yes(), Some(bearer), Code::Ok),
         ("no token", yes(), None, Code::Unauthenticated),
-        ("another scheme", yes(), Some("Basic aaa.bbb.ccc"), Code::Unauthenticated),
+        ("another scheme", yes(), Some(&another), Code::Unauthenticated),
         ("no token's shape", yes(), Some("Bearer aaa"), Code::Unauthenticated),
         ("an expired one", no, Some(bearer), Code::Unauthenticated),
         ("another audience", Authority::knowing(GATE, "https://api"), Some(bearer), Code::Unauthenticated),
@@ -173,29 +190,29 @@ async fn what_is_asked_names_the_audience_and_what_was_answered_is_remembered_fo
     let authority = Authority::knowing(GATE, "tokenward-ledger");
     let reviews = authority.reviews();
     for _ in 0..100 {
-        assert_eq!(reviews.user("aaa.bbb.ccc").await.as_deref(), Ok(GATE));
+        assert_eq!(reviews.user(&token("ccc")).await.as_deref(), Ok(GATE));
     }
     let spec = authority.0.lock().asked[0].clone();
-    assert_eq!(spec, json!({"token": "aaa.bbb.ccc", "audiences": ["tokenward-ledger"]}));
+    assert_eq!(spec, json!({"token": token("ccc"), "audiences": ["tokenward-ledger"]}));
     assert_eq!(authority.asked(), 1);
     authority.0.lock().answer = json!({"authenticated": false});
     seconds(59.0).await;
-    assert!(reviews.user("aaa.bbb.ccc").await.is_ok());
+    assert!(reviews.user(&token("ccc")).await.is_ok());
     seconds(2.0).await;
-    assert_eq!(reviews.user("aaa.bbb.ccc").await, Err(ReviewError::Refused));
-    assert_eq!(reviews.user("aaa.bbb.ccc").await, Err(ReviewError::Refused));
+    assert_eq!(reviews.user(&token("ccc")).await, Err(ReviewError::Refused));
+    assert_eq!(reviews.user(&token("ccc")).await, Err(ReviewError::Refused));
     assert_eq!(authority.asked(), 2, "a refusal is remembered too");
     authority.0.lock().answer = json!({"authenticated": true, "user": {"username": GATE},
         "audiences": ["tokenward-ledger"]});
     seconds(11.0).await;
-    assert!(reviews.user("aaa.bbb.ccc").await.is_ok(), "but not for long");
+    assert!(reviews.user(&token("ccc")).await.is_ok(), "but not for long");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_tokens_asks_little_at_a_time_and_pushes_no_gate_out() {
     let authority = Authority::knowing(GATE, "tokenward-ledger");
     let reviews = Arc::new(authority.reviews());
-    assert!(reviews.user("gate.gate.gate").await.is_ok());
+    assert!(reviews.user(&token("gate")).await.is_ok());
     authority.0.lock().answer = json!({"authenticated": false});
     for garbage in ["", "a.b", "a.b.c.d", "a b.c.d", &"x.".repeat(5_000), "a..b"] {
         assert_eq!(reviews.user(garbage).await, Err(ReviewError::Refused), "{garbage:.20}");
@@ -203,11 +220,65 @@ async fn a_flood_of_tokens_asks_little_at_a_time_and_pushes_no_gate_out() {
     assert_eq!(authority.asked(), 1, "nobody is asked about garbage");
     let flood = (0..800).map(|number| {
         let reviews = reviews.clone();
-        tokio::spawn(async move { reviews.user(&format!("a.b.{number}")).await })
+        tokio::spawn(async move { reviews.user(&token(&number.to_string())).await })
     });
-    futures::future::join_all(flood).await;
+    let told: Vec<_> = futures::future::join_all(flood).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(authority.0.lock().open.1, 4);
-    assert!(reviews.user("gate.gate.gate").await.is_ok(), "still remembered");
+    assert!(told.contains(&Err(ReviewError::Refused)) && told.contains(&Err(ReviewError::Busy)));
+    assert!(authority.asked() <= 1 + 25, "so many in a second: {}", authority.asked());
+    assert!(reviews.user(&token("gate")).await.is_ok(), "still remembered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_claim_to_be_acceptable_is_not_asked_about() {
+    let authority = Authority::knowing(GATE, "tokenward-ledger");
+    let reviews = authority.reviews().issued_by(Some("https://cluster.example".to_owned()));
+    let other = "system:serviceaccount:shop:other";
+    for (claim, value, expected) in [
+        ("aud", json!(["https://kubernetes.default.svc"]), ReviewError::Refused),
+        ("aud", json!("tokenward-introspect"), ReviewError::Refused),
+        ("aud", json!([]), ReviewError::Refused),
+        ("aud", Value::Null, ReviewError::Refused),
+        ("exp", json!(1_700_000_000), ReviewError::Refused),
+        ("exp", json!("never"), ReviewError::Refused),
+        ("exp", json!(-1), ReviewError::Refused),
+        ("iss", Value::Null, ReviewError::Refused),
+        ("sub", json!(other), ReviewError::Stranger),
+        ("sub", json!("jane"), ReviewError::Stranger),
+    ] {
+        let mut changed = claims();
+        changed[claim] = value.clone();
+        assert_eq!(reviews.user(&claiming(&changed, "s")).await, Err(expected), "{claim}: {value}");
+    }
+    assert_eq!(authority.asked(), 0);
+    let mut one = claims();
+    one["aud"] = json!("tokenward-ledger");
+    assert!(reviews.user(&claiming(&one, "s")).await.is_ok());
+    // Of another issuer: one in a second, and some at first; it may be the next one of this API server.
+    authority.0.lock().answer = json!({"authenticated": false});
+    let mut foreign = claims();
+    foreign["iss"] = json!("https://evil.example");
+    for number in 0..1_000 {
+        let _ = reviews.user(&claiming(&foreign, &number.to_string())).await;
+    }
+    assert!((1..=6).contains(&(authority.asked() - 1)), "{}", authority.asked());
+}
+
+/// However many strangers claim to be it: a gate that was known is asked about, out of a budget of its own.
+#[tokio::test(start_paused = true)]
+async fn a_flood_takes_nothing_from_who_is_known() {
+    let authority = Authority::knowing(GATE, "tokenward-ledger");
+    let reviews = authority.reviews();
+    assert!(reviews.user(&token("gate")).await.is_ok());
+    seconds(61.0).await;
+    authority.0.lock().answer = json!({"authenticated": false});
+    let mut busy = false;
+    for number in 0..2_000 {
+        busy |= reviews.user(&token(&number.to_string())).await == Err(ReviewError::Busy);
+    }
+    assert!(busy);
+    authority.0.lock().answer = Authority::knowing(GATE, "tokenward-ledger").0.lock().answer.clone();
+    assert!(reviews.user(&token("gate")).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,7 +290,7 @@ async fn an_api_server_that_does_not_answer_is_not_waited_for_long() {
     authority.0.lock().silent = true;
     let service = service(&process, &authority);
     let before = tokio::time::Instant::now();
-    let (code, _) = call(&service, METHOD, Some("Bearer aaa.bbb.ccc"), report(&cluster)).await;
+    let (code, _) = call(&service, METHOD, Some(&format!("Bearer {}", token("ccc"))), report(&cluster)).await;
     assert_eq!(code, Code::Unavailable);
     assert!(before.elapsed() < Duration::from_secs(6));
 }
@@ -231,7 +302,8 @@ async fn what_cannot_be_read_is_refused_and_so_is_what_is_too_long() {
     seconds(0.1).await;
     let authority = Authority::knowing(GATE, "tokenward-ledger");
     let service = service(&process, &authority);
-    let bearer = Some("Bearer aaa.bbb.ccc");
+    let bearer = format!("Bearer {}", token("ccc"));
+    let bearer = Some(bearer.as_str());
     let nameless = framed(&Report::default().encode_to_vec());
     assert_eq!(call(&service, METHOD, bearer, nameless).await.0, Code::InvalidArgument);
     assert_eq!(call(&service, METHOD, bearer, framed(&[0xff; 20])).await.0, Code::InvalidArgument);
@@ -245,7 +317,8 @@ async fn what_cannot_be_read_is_refused_and_so_is_what_is_too_long() {
     process.stop.cancel();
     seconds(0.1).await;
     let asked = authority.asked();
-    let stranger = Some("Bearer ddd.eee.fff");
+    let stranger = format!("Bearer {}", token("fff"));
+    let stranger = Some(stranger.as_str());
     assert_eq!(call(&service, METHOD, stranger, report(&cluster)).await.0, Code::FailedPrecondition);
     assert_eq!(authority.asked(), asked);
 }

@@ -48,7 +48,9 @@ pub fn check(desk: &Desk, request: &CheckRequest) -> CheckResponse {
             let empty = HttpRequest::default();
             let http =
                 attributes.request.as_ref().and_then(|request| request.http.as_ref()).unwrap_or(&empty);
-            let credential = extract::credential(headers(http), demand.header());
+            // A path that is not UTF-8 holds no token that could be read.
+            let query = text(&http.path).split_once('?').map(|(_, query)| query);
+            let credential = extract::credential(headers(http), query, demand.places());
             let agent = headers(http).find(|(name, _)| *name == "user-agent").map(|(_, value)| value);
             let principal =
                 attributes.source.as_ref().map(|source| text(&source.principal)).unwrap_or_default();
@@ -136,8 +138,11 @@ fn pass(identity: &Identity<'_>, source: Option<Source>, demand: &Demand<'_>) ->
         (OWNER, record.owner().as_bytes()),
         (SCOPES, record.scopes().as_bytes()),
     ];
-    let mut ok =
-        OkHttpResponse { headers: Vec::with_capacity(parts.len()), headers_to_remove: Vec::with_capacity(2) };
+    let mut ok = OkHttpResponse {
+        headers: Vec::with_capacity(parts.len()),
+        headers_to_remove: Vec::with_capacity(2),
+        query_parameters_to_remove: Vec::new(),
+    };
     // One copy for all four.
     let all: Vec<u8> = parts.iter().flat_map(|(_, value)| *value).copied().collect();
     let mut rest = Bytes::from(all);
@@ -148,10 +153,19 @@ fn pass(identity: &Identity<'_>, source: Option<Source>, demand: &Demand<'_>) ->
             ok.headers.push(set(name, rest.split_to(value.len())));
         }
     }
-    ok.headers_to_remove.push(match source {
-        Some(Source::ApiKey) => Bytes::copy_from_slice(demand.header().to_ascii_lowercase().as_bytes()),
-        _ => AUTHORIZATION,
-    });
+    match source {
+        Some(Source::ApiKey) => {
+            let name = demand.header().to_ascii_lowercase();
+            ok.headers_to_remove.push(Bytes::copy_from_slice(name.as_bytes()));
+        }
+        Some(Source::Query) => {
+            let name = demand.places().query.unwrap_or_default();
+            ok.query_parameters_to_remove.push(Bytes::copy_from_slice(name.as_bytes()));
+        }
+        // Those headers hold more than the credential.
+        Some(Source::Cookie | Source::WebSocket) => {}
+        Some(Source::Bearer | Source::Basic) | None => ok.headers_to_remove.push(AUTHORIZATION),
+    }
     CheckResponse { status: Some(Status { code: OK }), http_response: Some(HttpResponse::Ok(ok)) }
 }
 

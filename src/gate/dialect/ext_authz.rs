@@ -76,6 +76,9 @@ pub struct HttpRequest {
     /// `map<string, string> headers`: names in lower case, values of one name joined by commas.
     #[prost(message, repeated, tag = "3")]
     pub headers: Vec<Entry>,
+    /// The request target, with its query, undecoded.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub path: Bytes,
     /// With `encode_raw_headers`, instead of `headers`: each as it was sent.
     #[prost(message, optional, tag = "13")]
     pub header_map: Option<HeaderMap>,
@@ -172,6 +175,9 @@ pub struct OkHttpResponse {
     /// Headers to remove from the request. One that is also set is removed.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub headers_to_remove: Vec<Bytes>,
+    /// Parameters to remove from the request's query.
+    #[prost(bytes = "bytes", repeated, tag = "8")]
+    pub query_parameters_to_remove: Vec<Bytes>,
 }
 
 /// `envoy.config.core.v3.HeaderValueOption`.

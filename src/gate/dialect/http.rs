@@ -32,6 +32,8 @@ const SCOPES: HeaderName = HeaderName::from_static(answer::SCOPES);
 /// Tells Envoy what not to pass on.
 const REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 
 const AUTHORIZATION_TEXT: HeaderValue = HeaderValue::from_static("authorization");
 const EMPTY: HeaderValue = HeaderValue::from_static("");
@@ -54,12 +56,12 @@ impl HttpGate {
 
     /// The answer to a sub-request, `None` if that is not what it is.
     pub fn authorize<B>(&self, request: &Request<B>) -> Option<Answered> {
-        let (uri, headers) = (request.uri(), request.headers());
+        let uri = request.uri();
         let path = uri.path();
         let (dialect, demand) = match path {
-            "/authz/nginx" => (Dialect::Nginx, Demand::from_query(uri.query().unwrap_or_default())),
-            "/authz/traefik" => (Dialect::Traefik, Demand::from_query(uri.query().unwrap_or_default())),
-            "/authz/caddy" => (Dialect::Caddy, Demand::from_query(uri.query().unwrap_or_default())),
+            "/authz/nginx" => (Dialect::Nginx, Demand::from_url(uri.query())),
+            "/authz/traefik" => (Dialect::Traefik, Demand::from_url(uri.query())),
+            "/authz/caddy" => (Dialect::Caddy, Demand::from_url(uri.query())),
             // Below it stands the client's path, appended by Envoy.
             _ => match path.strip_prefix(ENVOY_PATH) {
                 Some(rest) if rest.is_empty() || rest.starts_with('/') => {
@@ -74,27 +76,34 @@ impl HttpGate {
                 _ => Demand::misfit_in_query(uri.query().unwrap_or_default()),
             });
         }
-        Some(self.judge(dialect, demand, headers))
+        Some(self.judge(dialect, demand, request))
     }
 
-    fn judge(&self, dialect: Dialect, demand: Result<Demand<'_>, Outcome>, headers: &HeaderMap) -> Answered {
+    fn judge<B>(
+        &self,
+        dialect: Dialect,
+        demand: Result<Demand<'_>, Outcome>,
+        request: &Request<B>,
+    ) -> Answered {
+        let headers = request.headers();
         let (began, now) = (Instant::now(), self.desk.now());
         let gate = &self.desk.gate;
         let response = match &demand {
             // Fails closed: what the route demands is not known.
-            Err(outcome) => {
-                respond(&answer(&gate.refuse(dialect, *outcome, now), &Demand::none()), dialect, EMPTY)
-            }
+            Err(outcome) => respond(&answer(&gate.refuse(dialect, *outcome, now), &Demand::none()), EMPTY),
             Ok(demand) => {
                 let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-                let credential = extract::credential(fields, demand.header());
+                let places = demand.places();
+                // Only where it is read: what a proxy does not set, its client may.
+                let query = places.query.map_or(Ok(None), |_| clients_query(dialect, request.uri(), headers));
+                let credential = query.and_then(|query| extract::credential(fields, query, places));
                 let address = self.desk.forwarded(forwarded(headers));
                 // Nobody vouches for a principal here: a header that says so may be the client's.
                 let caller = extract::caller(address, "", headers.get(USER_AGENT).map(HeaderValue::as_bytes));
                 let presented = credential.as_ref().map(Credential::as_str).map_err(|outcome| *outcome);
                 let verdict = gate.check(dialect, presented, demand, &caller, now);
                 let source = credential.as_ref().ok().map(Credential::source);
-                respond(&answer(&verdict, demand), dialect, spent(dialect, source, demand))
+                respond(&answer(&verdict, demand), spent(dialect, source, demand))
             }
         };
         gate.recorder().took(dialect, began.elapsed());
@@ -107,11 +116,33 @@ fn forwarded(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = &[u8]> {
     headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes)
 }
 
+/// The query that the client asked with, as each proxy passes it on.
+fn clients_query<'r>(
+    dialect: Dialect,
+    uri: &'r ::http::Uri,
+    headers: &'r HeaderMap,
+) -> Result<Option<&'r str>, Outcome> {
+    let name = match dialect {
+        Dialect::Nginx => ORIGINAL_URI,
+        Dialect::Traefik | Dialect::Caddy => FORWARDED_URI,
+        _ => return Ok(Demand::clients_query(uri.query())),
+    };
+    let mut all = headers.get_all(name).iter();
+    let Some(value) = all.next() else { return Ok(None) };
+    if all.next().is_some() {
+        // Fails closed: one of them is not the proxy's.
+        return Err(Outcome::Conflicting);
+    }
+    let text = value.to_str().map_err(|_| Outcome::Malformed)?;
+    Ok(text.split_once('?').map(|(_, query)| query))
+}
+
 /// The header that held the credential, for Envoy to remove.
 fn spent(dialect: Dialect, source: Option<Source>, demand: &Demand<'_>) -> HeaderValue {
     match (dialect, source) {
         (Dialect::EnvoyHttp, Some(Source::ApiKey)) => value(demand.header().as_bytes()),
         (Dialect::EnvoyHttp, Some(Source::Bearer | Source::Basic)) => AUTHORIZATION_TEXT,
+        // A query, or a header that holds more than the credential: they stay.
         _ => EMPTY,
     }
 }
@@ -122,7 +153,7 @@ fn value(bytes: &[u8]) -> HeaderValue {
     if bytes.is_empty() { EMPTY } else { HeaderValue::from_bytes(bytes).unwrap_or(EMPTY) }
 }
 
-fn respond(answer: &Answer<'_>, dialect: Dialect, spent: HeaderValue) -> Answered {
+fn respond(answer: &Answer<'_>, spent: HeaderValue) -> Answered {
     let mut response = Response::new(Full::default());
     match answer {
         Answer::Pass(identity) => {
@@ -132,7 +163,7 @@ fn respond(answer: &Answer<'_>, dialect: Dialect, spent: HeaderValue) -> Answere
             headers.append(CREDENTIAL, value(identity.credential_text().as_bytes()));
             headers.append(OWNER, value(identity.record.owner().as_bytes()));
             headers.append(SCOPES, value(identity.record.scopes().as_bytes()));
-            if dialect == Dialect::EnvoyHttp {
+            if !spent.is_empty() {
                 headers.append(REMOVE, spent);
             }
             *response.headers_mut() = headers;

@@ -3,7 +3,6 @@
 //! Whoever asks has to say who he is: with a Tokenward token that has the scope `tokenward:introspect`, or with the token of a
 //! Kubernetes ServiceAccount that is allowed to. About a token that is not accepted he learns nothing but that.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use ::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WWW_A
 use ::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body, Bytes};
+use parking_lot::Mutex;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -20,10 +20,11 @@ use super::http::{Answered, bearer, plain};
 use crate::api::Outcome;
 use crate::api::keys::INTROSPECT_SCOPE;
 use crate::gate::callers::Caller;
-use crate::gate::demand::{DEFAULT_HEADER, Demand};
+use crate::gate::demand::{DEFAULT_HEADER, Demand, Places};
 use crate::gate::extract::{self, Credential};
 use crate::gate::index::Found;
 use crate::gate::metrics::Dialect;
+use crate::platform::reminder::Reminder;
 use crate::platform::reviews::{ReviewError, Reviews};
 
 /// Longest form, in bytes.
@@ -35,12 +36,8 @@ const INACTIVE: &str = "{\"active\":false}";
 /// Who may ask, besides tokens with the scope.
 #[derive(Default)]
 pub struct Introspection {
-    accounts: Option<Accounts>,
-}
-
-struct Accounts {
-    reviews: Reviews,
-    allowed: BTreeSet<String>,
+    reviews: Option<Reviews>,
+    reminder: Mutex<Reminder>,
 }
 
 impl Introspection {
@@ -49,13 +46,9 @@ impl Introspection {
         Self::default()
     }
 
-    /// Also these ServiceAccounts, as (namespace, name).
-    pub fn with_accounts<'a>(
-        reviews: Reviews,
-        accounts: impl IntoIterator<Item = (&'a str, &'a str)>,
-    ) -> Self {
-        let user = |(namespace, name)| format!("system:serviceaccount:{namespace}:{name}");
-        Self { accounts: Some(Accounts { reviews, allowed: accounts.into_iter().map(user).collect() }) }
+    /// Also the ServiceAccounts that these reviews allow.
+    pub fn with_accounts(reviews: Reviews) -> Self {
+        Self { reviews: Some(reviews), ..Self::default() }
     }
 
     /// Answers a POST.
@@ -106,7 +99,7 @@ impl Introspection {
         }
         let demand = Demand::scope(INTROSPECT_SCOPE);
         let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let credential = extract::credential(fields, DEFAULT_HEADER);
+        let credential = extract::credential(fields, None, Places::usual(DEFAULT_HEADER));
         let presented = credential.as_ref().map(Credential::as_str).map_err(|outcome| *outcome);
         let verdict = desk.gate.check(Dialect::Introspect, presented, &demand, &asker(headers), desk.now());
         match verdict.outcome() {
@@ -127,16 +120,16 @@ impl Introspection {
 
     async fn admit_account(&self, token: &str) -> Result<(), Answered> {
         // Fails closed, and asks nobody: no account is allowed.
-        let Some(accounts) = &self.accounts else { return Err(unauthorized(INVALID)) };
-        match accounts.reviews.user(token).await {
-            Ok(user) if accounts.allowed.contains(&user) => Ok(()),
-            Ok(user) => {
-                tracing::debug!(user, "a ServiceAccount that is not among --introspect-callers asks");
-                Err(plain(StatusCode::FORBIDDEN))
-            }
+        let Some(reviews) = &self.reviews else { return Err(unauthorized(INVALID)) };
+        match reviews.user(token).await {
+            Ok(_) => Ok(()),
+            Err(ReviewError::Stranger) => Err(plain(StatusCode::FORBIDDEN)),
             Err(ReviewError::Refused) => Err(unauthorized(INVALID)),
-            Err(error @ ReviewError::Unanswered(_)) => {
-                tracing::warn!(%error, "who asks for an introspection cannot be reviewed");
+            Err(error @ (ReviewError::Busy | ReviewError::Unanswered(_))) => {
+                // Anybody can ask as often as he likes.
+                if self.reminder.lock().is_due() {
+                    tracing::warn!(%error, "who asks for an introspection cannot be reviewed");
+                }
                 // Fails closed: who asks is not known.
                 Err(later())
             }
@@ -146,7 +139,7 @@ impl Introspection {
 
 impl fmt::Debug for Introspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.accounts.iter().flat_map(|accounts| &accounts.allowed)).finish()
+        f.debug_set().entries(self.reviews.iter().flat_map(Reviews::allowed)).finish()
     }
 }
 

@@ -3,7 +3,8 @@ use proptest::prelude::*;
 
 fn extracted(headers: &[(&str, &[u8])]) -> Result<(Source, String), Outcome> {
     let headers = headers.iter().copied();
-    credential(headers, "x-api-key").map(|found| (found.source(), found.as_str().to_owned()))
+    credential(headers, None, Places::usual("x-api-key"))
+        .map(|found| (found.source(), found.as_str().to_owned()))
 }
 
 fn one(name: &str, value: &[u8]) -> Result<(Source, String), Outcome> {
@@ -30,6 +31,9 @@ fn what_is_accepted() {
         ("authorization", &basic(":tok"), good(Source::Basic, "tok")),
         ("authorization", &basic("zoë:tok"), good(Source::Basic, "tok")),
         ("authorization", &basic("a:b:c"), good(Source::Basic, "b:c")),
+        ("authorization", &basic("tok:"), good(Source::Basic, "tok")),
+        ("authorization", &basic("tok:x-oauth-basic"), good(Source::Basic, "tok")),
+        ("authorization", b"token tok", good(Source::Bearer, "tok")),
         // Without its padding, as some clients send it.
         ("authorization", b"basic Z2l0OnRvaw", good(Source::Basic, "tok")),
     ] {
@@ -54,13 +58,17 @@ fn what_is_refused() {
         ("authorization", b"Bearer t\xffk", Outcome::Malformed),
         ("authorization", "Bearer tök".as_bytes(), Outcome::Malformed),
         ("authorization", &long(MAX_VALUE + 1), Outcome::Malformed),
-        ("x-api-key", b"", Outcome::Malformed),
+        ("x-api-key", b" ", Outcome::Missing),
         ("x-api-key", b"a b", Outcome::Malformed),
         ("x-api-key", &[b'x'; MAX_VALUE + 1], Outcome::Malformed),
         ("authorization", b"Basic", Outcome::Malformed),
         ("authorization", b"Basic !!!", Outcome::Malformed),
         ("authorization", b"Basic Z2l0", Outcome::Malformed),
-        ("authorization", &basic("git:"), Outcome::Malformed),
+        ("authorization", &basic(":"), Outcome::Malformed),
+        ("authorization", &basic(":x-oauth-basic"), Outcome::Malformed),
+        ("authorization", &basic("tök:"), Outcome::Malformed),
+        ("authorization", b"token", Outcome::Malformed),
+        ("authorization", b"tokens tok", Outcome::Missing),
         ("authorization", &basic("git:t k"), Outcome::Malformed),
         ("authorization", &basic("git:tök"), Outcome::Malformed),
         ("authorization", &basic(&"x".repeat(400)), Outcome::Malformed),
@@ -81,23 +89,101 @@ fn two_credentials_conflict() {
         &[("authorization", b"Bearer a"), ("x-api-key", b"a")],
         &[("x-api-key", b"a"), ("X-Api-Key", b"b")],
         &[("authorization", b"Negotiate abc"), ("x-api-key", b"a")],
-        &[("x-api-key", b""), ("authorization", b"")],
+        &[("x-api-key", b"a"), ("authorization", b"x")],
     ];
     for headers in cases {
         assert_eq!(extracted(headers), Err(Outcome::Conflicting), "{headers:?}");
+    }
+    // What is empty is nothing: proxies write it for what they do not have.
+    assert_eq!(extracted(&[("x-api-key", b""), ("authorization", b"")]), Err(Outcome::Missing));
+    let beside: [(&str, &[u8]); 2] = [("x-api-key", b""), ("authorization", b"Bearer a")];
+    assert_eq!(extracted(&beside), Ok((Source::Bearer, "a".to_owned())));
+    let token = crate::gate::fixtures::minted("twd", 1);
+    let both = basic(&format!("{0}:{0}", token.expose()));
+    assert_eq!(one("authorization", &both), Err(Outcome::Conflicting), "two tokens in one");
+}
+
+#[test]
+fn a_route_says_where_it_looks() {
+    let nowhere = Places { authorization: false, header: None, query: None, cookie: None, websocket: false };
+    let header = Places { header: Some("x-key"), ..nowhere };
+    let query = Places { query: Some("access_token"), ..nowhere };
+    let cookie = Places { cookie: Some("token"), ..nowhere };
+    let websocket = Places { websocket: true, ..nowhere };
+    let either = Places { query: Some("access_token"), cookie: Some("token"), ..Places::usual("x-key") };
+    type Case<'a> =
+        (&'a [(&'a str, &'a [u8])], Option<&'a str>, Places<'a>, Result<(Source, &'a str), Outcome>);
+    let cases: &[Case<'_>] = &[
+        // An application's own credential is none of ours.
+        (
+            &[("authorization", b"Bearer own"), ("cookie", b"a=b"), ("x-key", b"t")],
+            None,
+            header,
+            Ok((Source::ApiKey, "t")),
+        ),
+        (&[("authorization", b"Bearer own")], None, header, Err(Outcome::Missing)),
+        (&[("x-key", b"t"), ("X-Key", b"t")], None, header, Err(Outcome::Conflicting)),
+        (&[], Some("a=b&access_token=t"), query, Ok((Source::Query, "t"))),
+        (&[], Some("access%5Ftoken=%74#access_token=x"), query, Ok((Source::Query, "t"))),
+        (&[], Some("access_token=t&access_token=t"), query, Err(Outcome::Conflicting)),
+        (&[], Some("access_token=t&access%5ftoken=u"), query, Err(Outcome::Conflicting)),
+        (&[], Some("access_token=t+u"), query, Err(Outcome::Malformed)),
+        (&[], Some("access_token=%zz"), query, Err(Outcome::Malformed)),
+        (&[], Some("access_token=%00"), query, Err(Outcome::Malformed)),
+        (
+            &[],
+            Some("access_token=&Access_Token=t&xaccess_token=t;access_token=t"),
+            query,
+            Err(Outcome::Missing),
+        ),
+        (&[("authorization", b"Bearer own")], Some("access_token=t"), query, Ok((Source::Query, "t"))),
+        (&[], None, query, Err(Outcome::Missing)),
+        (&[("cookie", b"a=b; token=t;c=d")], None, cookie, Ok((Source::Cookie, "t"))),
+        (&[("cookie", b"xtoken=t; Token=t; token")], None, cookie, Err(Outcome::Missing)),
+        (&[("cookie", b"token=t; token=u")], None, cookie, Err(Outcome::Conflicting)),
+        (&[("cookie", b"token=t"), ("cookie", b"token=t")], None, cookie, Err(Outcome::Conflicting)),
+        (&[("cookie", b"token=\"t t\"")], None, cookie, Err(Outcome::Malformed)),
+        (
+            &[("sec-websocket-protocol", b"chat, tokenward.bearer.t")],
+            None,
+            websocket,
+            Ok((Source::WebSocket, "t")),
+        ),
+        (&[("sec-websocket-protocol", b"chat, tokenward.bearer.")], None, websocket, Err(Outcome::Missing)),
+        (&[("sec-websocket-protocol", b"chat, t")], None, websocket, Err(Outcome::Missing)),
+        (
+            &[
+                ("sec-websocket-protocol", b"tokenward.bearer.t"),
+                ("sec-websocket-protocol", b"tokenward.bearer.t"),
+            ],
+            None,
+            websocket,
+            Err(Outcome::Conflicting),
+        ),
+        // Exactly one in all places that are read.
+        (&[("authorization", b"Bearer t")], Some("access_token=t"), either, Err(Outcome::Conflicting)),
+        (&[("x-key", b"t"), ("cookie", b"token=t")], None, either, Err(Outcome::Conflicting)),
+        (&[("cookie", b"other=t")], Some("access_token=t"), either, Ok((Source::Query, "t"))),
+    ];
+    for (headers, query, places, expected) in cases {
+        let found = credential(headers.iter().copied(), *query, *places);
+        let found = found.as_ref().map(|found| (found.source(), found.as_str())).map_err(|outcome| *outcome);
+        assert_eq!(found, *expected, "{headers:?} {query:?}");
     }
 }
 
 #[test]
 fn the_route_names_the_header() {
     let headers: [(&str, &[u8]); 2] = [("x-orders-key", b"tok"), ("x-api-key", b"other")];
-    assert_eq!(credential(headers, "X-Orders-Key").unwrap().as_str(), "tok");
-    assert_eq!(credential([headers[1]], "X-Orders-Key").err(), Some(Outcome::Missing));
+    let places = Places::usual("X-Orders-Key");
+    assert_eq!(credential(headers, None, places).unwrap().as_str(), "tok");
+    assert_eq!(credential([headers[1]], None, places).err(), Some(Outcome::Missing));
 }
 
 #[test]
 fn a_credential_is_not_shown() {
-    let shown = format!("{:?}", credential([("x-api-key", &b"sesame"[..])], "x-api-key"));
+    let shown =
+        format!("{:?}", credential([("x-api-key", &b"sesame"[..])], None, Places::usual("x-api-key")));
     assert_eq!(shown, "Ok(Credential(ApiKey, [redacted]))");
 }
 
@@ -166,7 +252,13 @@ proptest! {
         trusted in any::<usize>(),
     ) {
         let pairs = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-        match credential(pairs, "x-api-key") {
+        let all = Places {
+            query: Some("token"), cookie: Some("token"), websocket: true, ..Places::usual("x-api-key")
+        };
+        let query = headers.first().map(|(name, _)| name.as_str());
+        prop_assert!(credential(pairs.clone(), query, all).is_ok_and(|found| !found.as_str().is_empty())
+            || credential(pairs.clone(), query, all).is_err());
+        match credential(pairs, None, Places::usual("x-api-key")) {
             Ok(found) => {
                 prop_assert!(!found.as_str().is_empty());
                 prop_assert!(found.as_str().bytes().all(|byte| byte.is_ascii_graphic()));

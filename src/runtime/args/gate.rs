@@ -32,7 +32,7 @@ pub struct GateArgs {
     #[arg(long, env = "TOKENWARD_TOKEN_PREFIX", default_value = "twd", value_name = "PREFIX")]
     pub token_prefix: Prefix,
 
-    /// Where nginx, Traefik, Caddy and Envoy ask over HTTP, and /introspect is served: HTTP/1.1 and HTTP/2
+    /// Where nginx, Traefik, Caddy and Envoy ask over HTTP, and /introspect is served: HTTP/1.1
     #[arg(
         long,
         env = "TOKENWARD_HTTP_LISTEN",

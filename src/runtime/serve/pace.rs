@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::Limits;
+use super::frames::Frames;
+use crate::platform::target::Targets;
 
 /// What a connection's stream and its requests tell its watch. All in one task for HTTP/1.1; requests of HTTP/2 run in
 /// tasks of their own, and their connection is woken by the answer.
@@ -27,9 +29,16 @@ pub struct Pace {
     partial: AtomicBool,
     /// Bytes need not be a request: HTTP/2 has frames for other purposes.
     http2: AtomicBool,
+    /// It was cut off because there were too many of those.
+    flooded: AtomicBool,
 }
 
 impl Pace {
+    /// Whether the connection was cut off because of its frames.
+    pub fn is_flooded(&self) -> bool {
+        self.flooded.load(Ordering::Relaxed)
+    }
+
     /// A request begins; it ends when the guard is dropped.
     pub fn begin(self: &Arc<Self>, version: Version) -> Busy {
         self.begun.fetch_add(1, Ordering::Relaxed);
@@ -130,16 +139,18 @@ impl Watch {
     }
 }
 
-/// A stream that tells when bytes arrive.
+/// A stream that tells when bytes arrive, and lets no target be cut off.
 pub struct Paced<T> {
     stream: T,
     pace: Arc<Pace>,
+    targets: Option<Targets>,
+    frames: Frames,
 }
 
 impl<T> Paced<T> {
-    /// Around a stream.
-    pub fn new(stream: T, pace: Arc<Pace>) -> Self {
-        Self { stream, pace }
+    /// Around a stream; of HTTP/1.1 if its targets are to be followed.
+    pub fn new(stream: T, pace: Arc<Pace>, targets: Option<Targets>) -> Self {
+        Self { stream, pace, targets, frames: Frames::default() }
     }
 }
 
@@ -152,7 +163,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
+            if let Some(targets) = &mut self.targets {
+                targets.mend(&mut buffer.filled_mut()[before..]);
+            }
             self.pace.partial.store(true, Ordering::Relaxed);
+            if !self.frames.take(&buffer.filled()[before..]) {
+                self.pace.flooded.store(true, Ordering::Relaxed);
+                return Poll::Ready(Err(io::Error::other("too many frames that are no requests")));
+            }
         }
         result
     }

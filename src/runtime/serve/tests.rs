@@ -178,9 +178,58 @@ async fn heads_that_are_too_long_and_garbage_get_an_error_and_the_door() {
         .expect("sent");
     let (_, answer) = until_closed(&mut stream).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
-    assert_eq!(refused(&meter, "garbled"), 2);
+    assert_eq!((refused(&meter, "oversize"), refused(&meter, "garbled")), (1, 1));
+    // Many short lines, as behind a proxy that passes on everything: as many as may be, and one more.
+    for (lines, wanted) in [(MAX_HEADERS, "HTTP/1.1 200"), (MAX_HEADERS + 1, "HTTP/1.1 431")] {
+        let mut stream = connected(&server, &stop);
+        let lines: String = (0..lines).map(|number| format!("x-{number}: y\r\n")).collect();
+        stream.write_all(format!("GET /hello HTTP/1.1\r\n{lines}\r\n").as_bytes()).await.expect("sent");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.expect("answered");
+        assert_eq!(String::from_utf8_lossy(&answer), wanted);
+    }
+    assert_eq!((refused(&meter, "oversize"), refused(&meter, "garbled")), (2, 1));
     let mut stream = connected(&server, &stop);
     assert!(ask(&mut stream, GET).await.starts_with("HTTP/1.1 200"), "others are served");
+}
+
+/// A client of HTTP/2 by hand: the preface, then this frame for as long as the server reads. How many it took, at least.
+async fn flood(server: &Arc<Server>, frame: &[u8]) -> usize {
+    let mut stream = connected(server, &CancellationToken::new());
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("sent");
+    let (mut read, mut write) = tokio::io::split(stream);
+    let answers = tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
+    let mut sent = 0;
+    while sent < 20_000 && write.write_all(frame).await.is_ok() {
+        sent += 1;
+    }
+    answers.abort();
+    sent
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_ends_its_connection_and_no_other() {
+    let (server, meter) = server(Limits::default());
+    let other = connected(&server, &CancellationToken::new());
+    let (mut sender, driver) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(other))
+            .await
+            .expect("HTTP/2");
+    tokio::spawn(driver);
+    let frames: [&[u8]; 5] = [
+        b"\0\0\x08\x06\0\0\0\0\0pingping",
+        b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\xff\xff",
+        b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x01",
+        b"\0\0\x05\x02\0\0\0\0\x01\0\0\0\0\x10",
+        b"\0\0\0\xbe\0\0\0\0\0",
+    ];
+    for frame in frames {
+        let sent = flood(&server, frame).await;
+        assert!(sent < 20_000, "type {} is never cut off", frame[3]);
+        let request = Request::get("http://x/hello").body(Empty::<Bytes>::new()).expect("a request");
+        assert_eq!(sender.send_request(request).await.expect("answered").status(), 200);
+    }
+    assert_eq!(refused(&meter, "flood"), 5);
 }
 
 struct Running {

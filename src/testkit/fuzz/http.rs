@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use super::reference::{self, Shown};
 use super::scene::{Identity, Known, Scene};
-use crate::gate::demand::{DEFAULT_HEADER, Demand};
+use crate::gate::demand::{DEFAULT_HEADER, Demand, Places};
 use crate::gate::dialect::answer::{CREDENTIAL, OWNER, SCOPES, TOKEN};
 use crate::gate::dialect::introspect::MAX_FORM;
 use crate::gate::extract::{self, Credential};
+use crate::platform::target::Targets;
 
 const REMOVE: &str = "x-envoy-auth-headers-to-remove";
 /// Those that differ in nothing but their name.
@@ -121,10 +122,10 @@ pub(super) fn ask(scene: &Scene, method: Method, uri: Uri, headers: &HeaderMap, 
     Reply { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() }
 }
 
-/// The text of the credential in these headers, if there is exactly one.
-pub(super) fn presented(headers: &HeaderMap, api_key: &str) -> Option<String> {
+/// The text of the credential in these places, if there is exactly one.
+pub(super) fn presented(headers: &HeaderMap, query: Option<&str>, places: Places<'_>) -> Option<String> {
     let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    extract::credential(fields, api_key)
+    extract::credential(fields, query, places)
         .ok()
         .as_ref()
         .map(|credential| Credential::as_str(credential).to_owned())
@@ -133,7 +134,10 @@ pub(super) fn presented(headers: &HeaderMap, api_key: &str) -> Option<String> {
 /// A sub-request of a proxy: the path and the query in the first line, then the headers. Accepted: 200.
 pub fn forward_auth(input: &[u8]) -> bool {
     let scene = Scene::enter();
-    let (uri, rest) = line(input);
+    let (sent, rest) = line(input);
+    let mut line = [b"GET ", sent].concat();
+    Targets::default().mend(&mut line);
+    let uri = &line[4..];
     // What the route demands is taken as it is: a token in it would be the operator's own mistake.
     let Ok(uri) = Uri::try_from(uri) else { return false };
     let expanded = scene.expand(rest);
@@ -146,8 +150,7 @@ pub fn forward_auth(input: &[u8]) -> bool {
     let (demand, demanded) = if envoy {
         (Demand::from_envoy(path, query), reference::envoy_query(path, query))
     } else if ALIKE.contains(&path) {
-        let query = query.unwrap_or_default();
-        (Demand::from_query(query), query.to_owned())
+        (Demand::from_url(query), query.unwrap_or_default().to_owned())
     } else {
         assert!(matches!(reply.status, 404 | 405), "{} at a path that is none", reply.status);
         reply.denies();
@@ -157,15 +160,31 @@ pub fn forward_auth(input: &[u8]) -> bool {
     let api_key = demand.as_ref().map_or(DEFAULT_HEADER, Demand::header);
     let below = path.starts_with("/authz/envoy/");
     assert!(!below || api_key == DEFAULT_HEADER, "there the client would say which header is spent");
-    let text = demand.is_ok().then(|| presented(&headers, api_key)).flatten();
-    let shown = reference::shown(&scene, &pairs(&headers), api_key);
     let demanded_pairs = reference::demanded(&demanded);
+    let sources: Vec<&str> =
+        demanded_pairs.iter().filter(|(key, _)| key == "source").map(|(_, value)| &**value).collect();
+    let clients = reference::clients_query(&uri, &headers);
+    let text = demand.as_ref().ok().and_then(|demand| presented(&headers, clients, demand.places()));
+    let shown = reference::shown(&scene, &pairs(&headers), api_key, &sources);
     let may =
         |identity: &Identity| identity.may(demanded_pairs.iter().map(|(key, value)| (&**key, &**value)));
     let accepted = shown.as_ref().and_then(|shown| Some((shown, shown.known.living.filter(may)?)));
+    let routes = if envoy { reference::before_the_clients(sent) } else { sent };
+    // Before its path a target has no demand.
+    let routes = if sent.starts_with(b"/") { routes } else { b"" };
+    assert!(!routes.contains(&b'#') || reply.status != 200, "what stands behind a # was not demanded");
     scene.tells_no_secret(&reply.bytes(), text.as_deref(), demanded.as_bytes());
     assert!(reply.body.is_empty() && matches!(reply.status, 200 | 401 | 403), "{}", reply.status);
 
+    if reply.status == 200
+        && accepted.is_none()
+        && sources.iter().any(|own| reference::ELSEWHERE.contains(own))
+    {
+        let known = reference::presented(&scene, text.as_deref());
+        assert!(known.and_then(|known| known.living).is_some_and(|identity| may(&identity)));
+        scene.counted(text.as_deref(), known);
+        return true;
+    }
     if reply.status == 200 {
         let (shown, identity) = accepted.expect("only a living token that may do this is accepted");
         reply.passes(shown, &identity);
@@ -178,10 +197,11 @@ pub fn forward_auth(input: &[u8]) -> bool {
         assert!(!due, "a living token that may do this was denied");
     }
     scene.counted(text.as_deref(), accepted.filter(|_| reply.status == 200).map(|(shown, _)| shown.known));
-    if ALIKE.contains(&path) {
+    // The query that a client asked with comes in another header from each.
+    if ALIKE.contains(&path) && !sources.contains(&"query") {
         for other in ALIKE {
-            let uri =
-                Uri::try_from(format!("{other}?{}", query.unwrap_or_default())).expect("the same query");
+            let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+            let uri = Uri::try_from(format!("{other}{query}")).expect("the same query");
             let same = ask(&scene, Method::POST, uri, &headers, b"");
             assert_eq!((same.status, same.headers), (reply.status, reply.headers.clone()), "{other} differs");
         }
@@ -213,7 +233,7 @@ pub fn introspection(input: &[u8]) -> bool {
     let text = Text::read(&expanded);
     let reply = ask(&scene, Method::POST, Uri::from_static("/introspect"), &text.headers, text.body);
 
-    let asker = reference::shown(&scene, &pairs(&text.headers), DEFAULT_HEADER).map(|shown| shown.known);
+    let asker = reference::shown(&scene, &pairs(&text.headers), DEFAULT_HEADER, &[]).map(|shown| shown.known);
     let may_ask = asker.is_some_and(|asker| {
         asker.living.is_some_and(|identity| identity.may([("scope", "tokenward:introspect")]))
     });
@@ -221,7 +241,7 @@ pub fn introspection(input: &[u8]) -> bool {
     let asked = tokens.next().filter(|_| tokens.next().is_none()).map(|(_, value)| value.into_owned());
     let known = scene.known.iter().find(|known| Some(known.token.expose()) == asked.as_deref());
     let living = known.and_then(|known| Some((known, known.living?)));
-    let caller = presented(&text.headers, DEFAULT_HEADER);
+    let caller = presented(&text.headers, None, Places::usual(DEFAULT_HEADER));
     for presented in [asked.as_deref(), caller.as_deref()] {
         scene.tells_no_secret(&reply.bytes(), presented, b"");
     }

@@ -1,5 +1,7 @@
 //! What the gate should say, said again in the plainest way: slow, short, and without the gate's own code.
 
+use ::http::{HeaderMap, Uri};
+
 use super::scene::{Known, Scene};
 use crate::gate::extract::MAX_VALUE;
 
@@ -62,11 +64,31 @@ pub(super) struct Shown<'s> {
     pub clear: bool,
 }
 
-/// The living token that these headers hold in exactly one of the three places, where nothing stands in another one.
-pub(super) fn shown<'s>(scene: &'s Scene, headers: &[(&[u8], &[u8])], api_key: &str) -> Option<Shown<'s>> {
+/// Places of which the reference knows only what is read in them, not where in them.
+pub(super) const ELSEWHERE: [&str; 3] = ["query", "cookie", "websocket"];
+
+/// The token of this text.
+pub(super) fn presented<'s>(scene: &'s Scene, text: Option<&str>) -> Option<&'s Known> {
+    scene.known.iter().find(|known| Some(known.token.expose()) == text)
+}
+
+/// The living token that these headers hold in exactly one of the places that are read, where nothing stands in another one.
+pub(super) fn shown<'s>(
+    scene: &'s Scene,
+    headers: &[(&[u8], &[u8])],
+    api_key: &str,
+    sources: &[&str],
+) -> Option<Shown<'s>> {
+    if sources.iter().any(|source| ELSEWHERE.contains(source)) {
+        return None;
+    }
     let is = |name: &[u8], wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
+    let reads = |source| sources.is_empty() || sources.contains(&source);
+    let place = |name: &[u8]| {
+        (is(name, "authorization") && reads("authorization")) || (is(name, api_key) && reads("header"))
+    };
     let places: Vec<_> =
-        headers.iter().filter(|(name, _)| is(name, "authorization") || is(name, api_key)).collect();
+        headers.iter().filter(|(name, value)| place(name) && !value.trim_ascii().is_empty()).collect();
     let [(name, value)] = places[..] else { return None };
     let living = |text: &[u8]| {
         let same = |known: &&Known| known.living.is_some() && known.token.expose().as_bytes() == text;
@@ -81,15 +103,39 @@ pub(super) fn shown<'s>(scene: &'s Scene, headers: &[(&[u8], &[u8])], api_key: &
         return None;
     }
     let header = "authorization";
-    if let Some(rest) = after_scheme(value, "bearer") {
+    if let Some(rest) = after_scheme(value, "bearer").or_else(|| after_scheme(value, "token")) {
         return Some(Shown { known: living(rest)?, header, clear: true });
     }
     let rest = after_scheme(value, "basic")?;
     let pair = base64(rest)?;
     let colon = pair.iter().position(|byte| *byte == b':')?;
-    let known = living(pair[colon + 1..].trim_ascii())?;
+    let (user, password) = (pair[..colon].trim_ascii(), pair[colon + 1..].trim_ascii());
+    let is_token = std::str::from_utf8(user).is_ok_and(|user| token(user).is_ok());
+    let known = match password {
+        b"" | b"x-oauth-basic" => living(user)?,
+        _ if is_token => return None,
+        _ => living(password)?,
+    };
     let clear = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &pair).as_bytes() == rest;
     Some(Shown { known, header, clear })
+}
+
+/// The query that the client asked with.
+pub(super) fn clients_query<'u>(uri: &'u Uri, headers: &'u HeaderMap) -> Option<&'u str> {
+    let one = |name: &str| match headers.get_all(name).iter().collect::<Vec<_>>()[..] {
+        [value] => value.to_str().ok(),
+        _ => None,
+    };
+    let target = match uri.path() {
+        "/authz/nginx" => one("x-original-uri")?,
+        "/authz/traefik" | "/authz/caddy" => one("x-forwarded-uri")?,
+        _ => {
+            let query = uri.query()?;
+            let at = if query.starts_with("path=") { 0 } else { query.find("&path=")? };
+            &query[at..]
+        }
+    };
+    Some(&target[target.find('?')? + 1..])
 }
 
 fn after_scheme<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
@@ -113,21 +159,32 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The pairs that a route demands by its own query.
+/// The pairs that a route demands by its own query. One that is empty is a pair, too, of which nothing is left.
 pub(super) fn demanded(query: &str) -> Vec<(String, String)> {
-    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+    let pairs = query.split('&').filter(|_| !query.is_empty());
+    let pair = |pair: &str| form_urlencoded::parse(pair.as_bytes()).into_owned().next().unwrap_or_default();
+    pairs.map(pair).collect()
 }
 
 /// What of the URL of Envoy's HTTP dialect is the route's: the rest, from `path=` on, is the client's.
 pub(super) fn envoy_query(path: &str, query: Option<&str>) -> String {
     let cut = |text: &str| {
         let text = format!("&{text}");
-        text.find("&path=").map(|end| text[..end].to_owned()).ok_or(text)
+        text.find("&path=").map(|end| text[..end].get(1..).unwrap_or_default().to_owned()).ok_or(text)
     };
     match path.strip_prefix("/authz/envoy/") {
         Some(below) => cut(below.split('/').next().unwrap_or_default()).unwrap_or_default(),
-        None => cut(query.unwrap_or_default()).unwrap_or_else(|all| all),
+        None => query.map(|query| cut(query).unwrap_or_else(|_| query.to_owned())).unwrap_or_default(),
     }
+}
+
+/// What of a target of Envoy's HTTP dialect is surely the route's, byte by byte.
+pub(super) fn before_the_clients(target: &[u8]) -> &[u8] {
+    if !target.starts_with(b"/authz/envoy?") {
+        return b"";
+    }
+    let path = |at: &usize| matches!(target[*at], b'?' | b'&') && target[at + 1..].starts_with(b"path=");
+    &target[..(0..target.len()).find(path).unwrap_or(target.len())]
 }
 
 /// The address that the `passed_over + 1`-th entry from the right names, or the first where there are fewer.

@@ -81,7 +81,8 @@ impl Identity {
         demanded.into_iter().all(|(key, value)| match key {
             "audience" => self.audiences.is_empty() || Self::has(self.audiences, value),
             "scope" => Self::has(self.scopes, value),
-            "header" => true,
+            "header" | "query" | "cookie" => true,
+            "source" => ["authorization", "header", "query", "cookie", "websocket"].contains(&value),
             "challenge" => value == "basic",
             _ => false,
         })

@@ -20,7 +20,10 @@ pub async fn start() -> u16 {
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let serve = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(echo));
+            // Whatever a proxy passes on.
+            let serve = http1::Builder::new()
+                .max_headers(1_024)
+                .serve_connection(TokioIo::new(stream), service_fn(echo));
             tokio::spawn(async move {
                 // A proxy may close whenever it likes.
                 let _ = serve.await;

@@ -27,6 +27,8 @@ fn ask(scene: &Scene, method: &str, uri: &str, headers: &[(&str, &str)]) -> Told
 }
 
 fn ask_raw(scene: &Scene, method: &str, uri: &str, headers: &[(&str, &[u8])]) -> Told {
+    // A route of the tables below without a query.
+    let uri = uri.strip_suffix('?').unwrap_or(uri);
     let mut request = Request::builder().method(method).uri(uri);
     for (name, value) in headers {
         request = request.header(*name, HeaderValue::from_bytes(value).expect("a value"));

@@ -167,11 +167,12 @@ fn reviews(asked: Arc<AtomicUsize>) -> Reviews {
             asked.fetch_add(1, Ordering::Relaxed);
             let review = request.into_body().collect_bytes().await.expect("a body");
             let review: Value = serde_json::from_slice(&review).expect("JSON");
-            let status = match review["spec"]["token"].as_str().expect("a token") {
-                "a.b.broken" => return Ok(answer(500, &json!({"kind": "Status", "code": 500}))),
-                "a.b.api" => json!({"authenticated": true, "audiences": review["spec"]["audiences"],
+            let token = review["spec"]["token"].as_str().expect("a token");
+            let status = match token.rsplit('.').next().expect("a signature") {
+                "broken" => return Ok(answer(500, &json!({"kind": "Status", "code": 500}))),
+                "api" => json!({"authenticated": true, "audiences": review["spec"]["audiences"],
                     "user": {"username": "system:serviceaccount:shop:api"}}),
-                "a.b.other" => json!({"authenticated": true, "audiences": review["spec"]["audiences"],
+                "other" => json!({"authenticated": true, "audiences": review["spec"]["audiences"],
                     "user": {"username": "system:serviceaccount:shop:other"}}),
                 _ => json!({"authenticated": false}),
             };
@@ -181,6 +182,15 @@ fn reviews(asked: Arc<AtomicUsize>) -> Reviews {
         }
     });
     Reviews::new(kube::Client::new(service, "default"), "tokenward-introspect", Duration::from_secs(3))
+        .allowing([("shop", "api")])
+}
+
+/// A token of `shop/api`, by its own account.
+fn claiming(signature: &str) -> String {
+    use base64::Engine as _;
+    let claims = json!({"iss": "https://cluster.example", "sub": "system:serviceaccount:shop:api",
+        "aud": ["tokenward-introspect"], "exp": 4_102_444_800_u64});
+    format!("e30.{}.{signature}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
 fn answer(status: u16, body: &Value) -> ::http::Response<KubeBody> {
@@ -193,28 +203,32 @@ fn answer(status: u16, body: &Value) -> ::http::Response<KubeBody> {
 async fn allowed_service_accounts_may_ask_and_garbage_never_reaches_the_api_server() {
     let scene = Scene::new();
     let asked = Arc::new(AtomicUsize::new(0));
+    let bearer = |signature| format!("Bearer {}", claiming(signature));
+    let (api, other, nobody, broken) = (bearer("api"), bearer("other"), bearer("nobody"), bearer("broken"));
+    let (lower, basic) = (api.replace("Bearer", "bearer"), api.replace("Bearer", "Basic"));
     for (authorization, status, questions) in [
-        ("Bearer a.b.api", 200, 1),
-        ("bearer a.b.api", 200, 1),
-        ("Bearer a.b.other", 403, 1),
-        ("Bearer a.b.nobody", 401, 1),
-        ("Bearer a.b.broken", 503, 1),
+        (api.as_str(), 200, 1),
+        (&lower, 200, 1),
+        (&other, 403, 1),
+        (&nobody, 401, 1),
+        (&broken, 503, 1),
+        ("Bearer a.b.api", 401, 0),
         ("Bearer a.b", 401, 0),
         ("Bearer a.b.c.d", 401, 0),
         ("Bearer a..c", 401, 0),
         ("Bearer a.b.c d", 401, 0),
-        ("Basic a.b.api", 401, 0),
-        ("a.b.api", 401, 0),
+        (&basic, 401, 0),
+        (&api["Bearer ".len()..], 401, 0),
     ] {
         let before = asked.load(Ordering::Relaxed);
-        let introspection = Introspection::with_accounts(reviews(asked.clone()), [("shop", "api")]);
+        let introspection = Introspection::with_accounts(reviews(asked.clone()));
         let question = Question::about(&scene, scene.orders.expose()).by(authorization);
         let told = question.ask(&scene, introspection).await;
         assert_eq!(told.0, status, "{authorization}: {told:?}");
         assert_eq!(asked.load(Ordering::Relaxed) - before, questions, "{authorization}");
     }
     // A token with the scope needs no review.
-    let introspection = Introspection::with_accounts(reviews(asked.clone()), [("shop", "api")]);
+    let introspection = Introspection::with_accounts(reviews(asked.clone()));
     let before = asked.load(Ordering::Relaxed);
     assert_eq!(Question::about(&scene, scene.orders.expose()).ask(&scene, introspection).await.0, 200);
     assert_eq!(asked.load(Ordering::Relaxed), before);
