@@ -13,6 +13,7 @@ mod ownership;
 mod process;
 mod proxies;
 mod quiet;
+mod recipes;
 mod removal;
 mod repair;
 mod rights;

@@ -127,6 +127,11 @@ impl Proxy {
         proxy
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// GET with these headers, and nothing else but Host and Connection.
     pub async fn get(&self, path: &str, headers: &[(&str, &[u8])]) -> Answer {
         request(self.port, "GET", path, headers, b"").await.unwrap_or_else(|| {

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,7 +23,8 @@ pub async fn start() -> u16 {
             // Whatever a proxy passes on.
             let serve = http1::Builder::new()
                 .max_headers(1_024)
-                .serve_connection(TokioIo::new(stream), service_fn(echo));
+                .serve_connection(TokioIo::new(stream), service_fn(echo))
+                .with_upgrades();
             tokio::spawn(async move {
                 // A proxy may close whenever it likes.
                 let _ = serve.await;
@@ -33,11 +34,26 @@ pub async fn start() -> u16 {
     port
 }
 
-/// One line for each header: the name, a colon and a space, the value.
-async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// One line for each header: the name, a colon and a space, the value; and one for the length of the body. A WebSocket gets
+/// back what it sends.
+async fn echo(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut text = String::new();
     for (name, value) in request.headers() {
         let _ = writeln!(text, "{name}: {}", String::from_utf8_lossy(value.as_bytes()));
     }
+    if request.headers().get("upgrade").is_some_and(|value| value == "websocket") {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            if let Ok(stream) = upgrade.await {
+                let (mut read, mut write) = tokio::io::split(TokioIo::new(stream));
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            }
+        });
+        let answer = Response::builder().status(101).header(MARK, "yes");
+        let answer = answer.header("connection", "upgrade").header("upgrade", "websocket");
+        return Ok(answer.body(Full::default()).unwrap());
+    }
+    let bytes = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
+    let _ = writeln!(text, "x-body-bytes: {bytes}");
     Ok(Response::builder().header(MARK, "yes").body(Full::from(text)).unwrap())
 }
