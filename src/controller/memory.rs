@@ -109,11 +109,12 @@ impl Memory {
         same.then(|| answer.credential.clone())
     }
 
-    /// How often this token's Secret has to be looked at, because no watch shows it.
-    pub fn look_every(&self, uid: &str) -> Option<Duration> {
+    /// When this token's Secret has to be looked at next, because no watch shows it. Counted from the last look, not from
+    /// now: whoever has the token reconciled again and again does not put it off.
+    pub fn look_in(&self, uid: &str) -> Option<Duration> {
         let entries = self.0.lock();
-        entries.get(uid)?.unwatched()?;
-        Some(look_every(&entries))
+        let looked = entries.get(uid)?.unwatched()?;
+        Some(look_every(&entries).saturating_sub(looked.elapsed()))
     }
 
     /// Keeps the plaintext of a credential that is about to be published in `token`.

@@ -99,7 +99,7 @@ pub async fn reconcile(kept: Arc<Kept>, paid: Option<Purse>, context: &Context) 
                 context.memory.tidy(token, context.secrets.get(&secret_key(token)).as_ref());
             }
             let now = context.clock.now();
-            let look = context.memory.look_every(token.uid()).and_then(|every| now.checked_add(every).ok());
+            let look = context.memory.look_in(token.uid()).and_then(|left| now.checked_add(left).ok());
             Ok(until(wake.into_iter().chain(look).min(), now, context.resync))
         }
     }

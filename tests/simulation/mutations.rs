@@ -78,6 +78,15 @@ fn a_secret_that_no_watch_shows_is_looked_at_once_a_minute() {
             let gets = asked(&world, Verb::Get) - gets;
             assert!((115..=121).contains(&gets), "{gets} looks in two hours, restarted: {restarted}");
         }
+        // What has the token reconciled in between does not put the next look off.
+        let gets = asked(&world, Verb::Get);
+        for n in 0..15 {
+            let touched = json!({"metadata": {"labels": {"n": n.to_string()}}});
+            world.people.edit(SHOP, "orders", touched).await.unwrap();
+            world.pass(seconds(40)).await;
+        }
+        let gets = asked(&world, Verb::Get) - gets;
+        assert!((9..=11).contains(&gets), "{gets} looks in ten minutes");
         let before = active(&world);
         let altered = json!({"data": {"token": "eA=="}});
         world.people.edit_secret(SHOP, "orders", altered).await.unwrap();

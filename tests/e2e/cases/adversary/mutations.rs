@@ -1,6 +1,7 @@
 //! A MutatingAdmissionPolicy of the real API server changes Secrets as they are written: what stands is told, and no Secret
 //! gets out of sight.
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
 use serde_json::{Value, json};
 use tokenward::api::{ApiToken, ConditionType, keys};
@@ -58,29 +59,34 @@ impl<'a> Policy<'a> {
             let object: DynamicObject = serde_json::from_value(object).unwrap();
             api(space, kind).create(&PostParams::default(), &object).await.unwrap();
         }
-        // The API server learns of a policy from a watch of its own.
-        until("the policy is in force", async || {
-            let name = "probe";
+        let policy = Self { space, name };
+        policy.until_felt(true).await;
+        policy
+    }
+
+    /// The API server learns of a policy, and of its end, from a watch of its own.
+    async fn until_felt(&self, wanted: bool) {
+        until(&format!("the policy is felt: {wanted}"), async || {
             let probe = json!({
-                "metadata": {"name": name, "labels": {keys::MANAGED_BY: "probe", keys::TOKEN: "probe"}},
+                "metadata": {"name": "probe", "labels": {keys::MANAGED_BY: "probe", keys::TOKEN: "probe"}},
                 "stringData": {"token": "probe", "env": "probe"},
             });
-            let secrets = space.secrets();
-            let sent = serde_json::from_value(probe).unwrap();
+            let secrets = self.space.secrets();
+            let sent: Secret = serde_json::from_value(probe).unwrap();
             let made = secrets.create(&PostParams::default(), &sent).await.unwrap();
-            let changed = made.metadata.labels != sent.metadata.labels
+            let felt = made.metadata.labels != sent.metadata.labels
                 || made.data.unwrap().values().any(|value| value.0 != b"probe");
-            secrets.delete(name, &DeleteParams::default()).await.unwrap();
-            changed.then_some(())
+            secrets.delete("probe", &DeleteParams::default()).await.unwrap();
+            (felt == wanted).then_some(())
         })
         .await;
-        Self { space, name }
     }
 
     async fn remove(self) {
         for kind in ["MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy"] {
             api(self.space, kind).delete(&self.name, &DeleteParams::default()).await.unwrap();
         }
+        self.until_felt(false).await;
     }
 }
 
