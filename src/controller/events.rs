@@ -33,7 +33,8 @@ pub struct Announcer {
 /// Publishes what [`Announcer`]s hand over.
 pub struct Publisher {
     receiver: mpsc::Receiver<(ObjectReference, Notice)>,
-    recorder: Recorder,
+    client: Client,
+    reporter: Reporter,
     metrics: Metrics,
 }
 
@@ -42,8 +43,7 @@ pub fn channel(client: Client, instance: &str, metrics: Metrics) -> (Announcer, 
     let (sender, receiver) = mpsc::channel(QUEUE);
     let reporter =
         Reporter { controller: "tokenward.dev/controller".into(), instance: Some(instance.into()) };
-    let recorder = Recorder::new(client, reporter);
-    (Announcer { sender, metrics: metrics.clone() }, Publisher { receiver, recorder, metrics })
+    (Announcer { sender, metrics: metrics.clone() }, Publisher { receiver, client, reporter, metrics })
 }
 
 impl Announcer {
@@ -71,7 +71,10 @@ impl Publisher {
                 action: "Reconcile".to_owned(),
                 secondary: None,
             };
-            match timeout(PUBLISH_TIMEOUT, self.recorder.publish(&event, &about)).await {
+            // A recorder that is kept counts what has the same reason as one event, with the note of the first: the second
+            // rotation within minutes would name the credential of the first. A notice is a transition, and never repeats.
+            let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+            match timeout(PUBLISH_TIMEOUT, recorder.publish(&event, &about)).await {
                 Ok(Ok(())) => self.metrics.events_published.inc(["published"]),
                 Ok(Err(error)) => {
                     debug!(%error, "event not published");

@@ -20,7 +20,7 @@ kinds() { sed -n 's/^kind: //p' | sort | uniq -c | awk '{print $2 "=" $1}' | pas
 controller_rights() {
   printf "$1: %s\n" '[apitokens] [get, list, watch]' '[apitokens/status] [update]' \
     '[secrets] [get, list, watch, create, patch]' '[tokenusages] [get, create, update]' '[tokenusages/status] [update]' \
-    '[events] [create, patch]' "$2"
+    '[events] [create]' "$2"
 }
 
 rights_are_minimal() {
