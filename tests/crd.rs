@@ -135,7 +135,7 @@ fn kubectl_shows_what_matters() {
         shown.map(|column| column.name.to_uppercase()).collect::<Vec<_>>()
     };
     assert_eq!(names(false), ["READY", "HEALTH", "OWNER", "LAST USED", "NEXT ROTATION", "EXPIRES", "AGE"]);
-    assert_eq!(names(true), ["SECRET", "CREDENTIAL", "REQUESTS", "REASON"]);
+    assert_eq!(names(true), ["SECRET", "CREDENTIAL", "REQUESTS", "DELIVERED", "REASON"]);
     let schema = installed_schema();
     for column in &columns {
         // Every column leads to a field that exists: `.status.conditions[?(…)].status` to conditions, then status.

@@ -13,6 +13,9 @@ pub const COMPROMISED_AT: &str = "tokenward.dev/compromised-at";
 /// Request annotation on an ApiToken: a new value ends the superseded credentials before their deadline.
 pub const RETIRE_NOW_AT: &str = "tokenward.dev/retire-now-at";
 
+/// The request annotations.
+pub const REQUESTS: [&str; 3] = [ROTATE_REQUESTED_AT, RETIRE_NOW_AT, COMPROMISED_AT];
+
 /// Secret annotation: the owner's name; also the first key looked up when the owner is resolved.
 pub const OWNER: &str = "tokenward.dev/owner";
 /// Secret annotation: how to reach the owner.
@@ -25,6 +28,9 @@ pub const CREDENTIAL: &str = "tokenward.dev/credential";
 /// Secret annotation: when that credential was issued, RFC 3339.
 pub const ISSUED_AT: &str = "tokenward.dev/issued-at";
 
+/// Annotation of the CustomResourceDefinition, and of an ApiToken that was put together with this crate: the schema's version.
+pub const SCHEMA: &str = "tokenward.dev/schema";
+
 /// Lease annotation: where the leader's ledger listens, `host:port`.
 pub const LEDGER_ADDRESS: &str = "tokenward.dev/ledger-address";
 /// Lease annotation: SHA-256 of the ledger's certificate (DER) in hex. Gates pin it.
@@ -35,5 +41,5 @@ pub const COVERAGE: &str = "tokenward.dev/coverage";
 /// Scope that lets a token ask about other tokens at `/introspect`.
 pub const INTROSPECT_SCOPE: &str = "tokenward:introspect";
 
-/// Every key with this prefix on a Secret is ours.
+/// Every key with this prefix on a Secret is ours. On an ApiToken, nobody else's.
 pub const OWN_PREFIX: &str = "tokenward.dev/";

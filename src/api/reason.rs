@@ -59,10 +59,20 @@ words! {
         StatusAltered,
         /// A superseded credential was retired before its deadline because nobody used it any more.
         RetiredUnused,
+        /// A superseded credential was retired before its deadline because too many lived at once.
+        TooManyCredentials,
+        /// `spec.suspend` is false again: gates accept the token.
+        Resumed,
+        /// A request was honoured whose value is no time: the same value asks for nothing again.
+        ValueUsedUp,
+        /// An annotation looks like a request and asks for nothing.
+        UnknownAnnotation,
 
-        // States of `Ready`, `Reconciling`, `Stalled`.
-        /// The Secret holds a valid credential.
+        // States of `Ready`, `Delivered`, `Reconciling`, `Stalled`.
+        /// The Secret holds a valid credential, and what is declared is in force.
         Delivered,
+        /// What is declared of the Secret is on its way into it, around the credential that it holds.
+        Delivering,
         /// The first credential is on its way into the Secret.
         Issuing,
         /// A successor is on its way into the Secret.
@@ -111,7 +121,7 @@ words! {
         // States of `InUse`, `Idle`, `SupersededInUse` and `CredentialClash`.
         /// A gate accepted the token lately.
         InUse,
-        /// No gate has ever accepted the token, and one has watched since it was created.
+        /// No gate has ever accepted the token, and one has watched since it was issued.
         NeverUsed,
         /// No gate has accepted the token for `spec.idle.after`.
         Idle,

@@ -19,7 +19,8 @@ pub struct ApiTokenStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` and `OwnerResolved` always; `InUse` while a ledger listens; the others while they are true.
+    /// `Ready`, `Delivered` and `OwnerResolved` always; `InUse` while a ledger listens, once issued; the others while
+    /// they are true.
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -54,6 +55,10 @@ pub struct ApiTokenStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".to_string()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<EndedCredential>,
+
+    /// When the first credential was confirmed to be in the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_issued_time: Option<Time>,
 
     /// When the active credential was confirmed to be in the Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,6 +183,10 @@ pub struct EndedCredential {
     pub digest: String,
     /// How it ended.
     pub state: EndState,
+    /// Why it ended before its deadline, if it did.
+    #[schemars(length(max = 64))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// When it ended.
     pub ended_at: Time,
 }
@@ -221,8 +230,10 @@ pub struct UsageSummary {
 /// The condition types that the controller writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ConditionType {
-    /// The Secret holds a credential that gates accept.
+    /// What this generation declares is in force.
     Ready,
+    /// The Secret holds a credential that gates accept, whatever was declared since.
+    Delivered,
     /// The controller is converging (kstatus). Present only while true.
     Reconciling,
     /// Nothing will change without the user (kstatus). Present only while true.
@@ -231,7 +242,8 @@ pub enum ConditionType {
     OwnerResolved,
     /// The expiry is near. Present only while true.
     Expiring,
-    /// Whether gates see the token in use; `Unknown` while they cannot tell. Present while a ledger listens.
+    /// Whether gates see the token in use; `Unknown` while they cannot tell. Present while a ledger listens, once
+    /// the first credential was issued.
     InUse,
     /// Not used for `spec.idle.after`. Present only while true.
     Idle,
@@ -241,12 +253,15 @@ pub enum ConditionType {
     CredentialClash,
     /// The API server stored the Secret otherwise than it was written. Present only while true.
     SecretMutated,
+    /// An annotation that looks like a request asks for nothing. Present only while true.
+    UnknownAnnotation,
 }
 
 impl ConditionType {
     /// Every type that the controller writes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Ready,
+        Self::Delivered,
         Self::Reconciling,
         Self::Stalled,
         Self::OwnerResolved,
@@ -256,12 +271,14 @@ impl ConditionType {
         Self::SupersededInUse,
         Self::CredentialClash,
         Self::SecretMutated,
+        Self::UnknownAnnotation,
     ];
 
     /// The condition's `type`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "Ready",
+            Self::Delivered => "Delivered",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
             Self::OwnerResolved => "OwnerResolved",
@@ -271,6 +288,7 @@ impl ConditionType {
             Self::SupersededInUse => "SupersededInUse",
             Self::CredentialClash => "CredentialClash",
             Self::SecretMutated => "SecretMutated",
+            Self::UnknownAnnotation => "UnknownAnnotation",
         }
     }
 }

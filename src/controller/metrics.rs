@@ -40,8 +40,8 @@ table! {
         "Changes of the Lease's holder that this replica has seen";
     TOKENS: Gauge "tokens" ["health"]
         "ApiTokens by health";
-    TOKEN: Info "token_info" ["namespace", "name", "owner", "health"] per_token
-        "One for each ApiToken, to join owner, health and business labels to other series";
+    TOKEN: Info "token_info" ["namespace", "name", "owner", "health", "ready", "delivered"] per_token
+        "One for each ApiToken, to join owner, health, conditions and business labels to other series";
     TOKEN_EXPIRY: Gauge "token_expiry_timestamp_seconds" ["namespace", "name"] per_token
         "When the token expires, in Unix time; absent if it never does";
     TOKEN_NEXT_ROTATION: Gauge "token_next_rotation_timestamp_seconds" ["namespace", "name"] per_token

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::kept::Kept;
 use super::metrics::tokens::{TokenRow, TokenSource};
-use crate::api::Health;
+use crate::api::{ConditionType, Health};
 
 /// The stores of all scopes.
 pub(super) struct Rows {
@@ -46,8 +46,19 @@ struct Status<'a> {
     health: Cow<'a, str>,
     #[serde(borrow)]
     owner: Owner<'a>,
+    #[serde(borrow)]
+    conditions: Vec<Said<'a>>,
     expires_at: Option<Time>,
     next_rotation_time: Option<Time>,
+}
+
+/// A condition, without what it says to people.
+#[derive(Deserialize)]
+struct Said<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    status: Cow<'a, str>,
 }
 
 #[derive(Deserialize, Default)]
@@ -65,11 +76,16 @@ impl TokenSource for Rows {
                 .iter()
                 .map(|key| metadata.labels.get(&**key).copied().unwrap_or(""))
                 .collect();
+            let is = |kind: ConditionType| {
+                status.conditions.iter().any(|said| said.kind == kind.as_str() && said.status == "True")
+            };
             visit(TokenRow {
                 namespace: token.namespace(),
                 name: token.name(),
                 owner: &status.owner.name,
                 health: Health::parse(&status.health).unwrap_or(Health::Issuing).as_str(),
+                ready: is(ConditionType::Ready),
+                delivered: is(ConditionType::Delivered),
                 expires_at: status.expires_at.map(|at| at.0.as_second()),
                 next_rotation: status.next_rotation_time.map(|at| at.0.as_second()),
                 labels: &labels,

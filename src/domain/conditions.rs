@@ -7,7 +7,7 @@ use crate::api::{ConditionType, Reason};
 
 /// Most bytes of a condition's message that are kept; the API allows 32,768 characters, but `Ready` and `Stalled` may say
 /// the same, and the whole status has to stay below 10 kB.
-const MAX_MESSAGE: usize = 768;
+const MAX_MESSAGE: usize = 640;
 
 /// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

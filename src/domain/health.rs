@@ -14,8 +14,8 @@ use crate::api::{Health, Reason};
 pub struct Facts<'a> {
     /// What may be concluded from silence.
     pub watched: &'a Watched,
-    /// When the ApiToken was created.
-    pub created: Timestamp,
+    /// Since when it can be used: its first credential was in the Secret.
+    pub issued: Timestamp,
     /// When gates last accepted it.
     pub last_used: Option<Timestamp>,
     /// `spec.idle.after`.
@@ -53,7 +53,7 @@ pub fn judge(facts: &Facts<'_>, now: Timestamp) -> Use {
     let after = |from: Timestamp| facts.idle_after.and_then(|after| later(from, after));
     let is_past = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
     let said = |in_use, reason, message: String, wake: Option<Timestamp>| {
-        let idle = in_use == Truth::False && (reason == Reason::Idle || is_past(after(facts.created)));
+        let idle = in_use == Truth::False && (reason == Reason::Idle || is_past(after(facts.issued)));
         Use::Judged(Judgement { in_use, reason, message, idle, wake: wake.filter(|at| *at > now) })
     };
     if *facts.watched == Watched::Unasked {
@@ -72,11 +72,11 @@ pub fn judge(facts: &Facts<'_>, now: Timestamp) -> Use {
         }
         Watched::Since(since) => *since,
     };
-    let watched_from = since.max(facts.created);
+    let watched_from = since.max(facts.issued);
     match facts.last_used {
-        None if since <= facts.created => {
-            let message = "No gate has accepted it since it was created".to_owned();
-            said(Truth::False, Reason::NeverUsed, message, after(facts.created))
+        None if since <= facts.issued => {
+            let message = "No gate has accepted it since it was issued".to_owned();
+            said(Truth::False, Reason::NeverUsed, message, after(facts.issued))
         }
         last if is_past(after(watched_from)) => {
             let last =
@@ -114,7 +114,7 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
-    /// Reason and idleness of a token created at 0, judged at `now`.
+    /// Reason and idleness of a token issued at 0, judged at `now`.
     fn judged(
         watched: Watched,
         last_used: Option<i64>,
@@ -123,7 +123,7 @@ mod tests {
     ) -> (Reason, bool, Option<i64>) {
         let facts = Facts {
             watched: &watched,
-            created: at(0),
+            issued: at(0),
             last_used: last_used.map(at),
             idle_after: idle_days.map(|days| Duration::from_secs(days * 86_400)),
         };
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn nothing_new_is_said_before_every_gate_has_reported() {
-        let facts = |watched| Facts { watched, created: at(0), last_used: None, idle_after: None };
+        let facts = |watched| Facts { watched, issued: at(0), last_used: None, idle_after: None };
         assert_eq!(judge(&facts(&Watched::Settling), at(5)), Use::AsBefore);
         assert_eq!(judge(&facts(&Watched::Unasked), at(5)), Use::Unjudged);
     }

@@ -16,6 +16,23 @@ use crate::api::{
     Reason,
 };
 
+/// How a credential ends, and why, where that is ahead of its deadline.
+#[derive(Clone, Copy, Debug)]
+pub struct End(EndState, Option<Reason>);
+
+impl End {
+    /// A superseded credential ends before its deadline.
+    pub fn early(why: Reason) -> Self {
+        Self(EndState::Retired, Some(why))
+    }
+}
+
+impl From<EndState> for End {
+    fn from(state: EndState) -> Self {
+        Self(state, None)
+    }
+}
+
 /// Ended credentials are remembered this long.
 pub const REMEMBER_ENDED: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -53,13 +70,14 @@ fn make_room(status: &mut ApiTokenStatus, now: Timestamp) {
         let of_state = status.credentials.iter().filter(|credential| credential.state == state);
         of_state.min_by(|a, b| a.issued_at.cmp(&b.issued_at)).map(|credential| credential.id.clone())
     };
-    let abandoned = || oldest(CredentialState::Pending).map(|id| (id, EndState::Abandoned));
+    let abandoned = || oldest(CredentialState::Pending).map(|id| (id, End::from(EndState::Abandoned)));
+    let evicted = |id| (id, End::early(Reason::TooManyCredentials));
     let victim = several_pending
         .then(abandoned)
         .flatten()
-        .or_else(|| oldest(CredentialState::Retiring).map(|id| (id, EndState::Retired)))
+        .or_else(|| oldest(CredentialState::Retiring).map(evicted))
         .or_else(abandoned)
-        .or_else(|| oldest(CredentialState::Active).map(|id| (id, EndState::Revoked)));
+        .or_else(|| oldest(CredentialState::Active).map(|id| (id, EndState::Revoked.into())));
     match victim {
         Some((id, how)) => end_where(status, how, now, |credential| credential.id == id),
         None => status.credentials.clear(),
@@ -91,6 +109,7 @@ pub fn confirm(
     }
     end_where(status, EndState::Abandoned, now, |credential| credential.state == CredentialState::Pending);
     end_overdue(status, now);
+    status.first_issued_time.get_or_insert(Time(now));
     status.last_rotation_time = Some(Time(now));
     status.last_rotation_reason = reason;
 }
@@ -106,6 +125,7 @@ pub fn adopt(status: &mut ApiTokenStatus, token: &Token, issued_at: Timestamp, e
         not_after: expiry.map(Time),
         last_used_at: None,
     });
+    status.first_issued_time.get_or_insert(Time(issued_at));
     status.last_rotation_time = Some(Time(issued_at));
     status.last_rotation_reason = Some(Reason::Adopted.as_str().to_owned());
 }
@@ -113,13 +133,19 @@ pub fn adopt(status: &mut ApiTokenStatus, token: &Token, issued_at: Timestamp, e
 /// Ends the credentials for which `doomed` holds.
 pub fn end_where(
     status: &mut ApiTokenStatus,
-    how: EndState,
+    how: impl Into<End>,
     now: Timestamp,
     mut doomed: impl FnMut(&Credential) -> bool,
 ) {
+    let End(state, why) = how.into();
     for credential in status.credentials.extract_if(.., |credential| doomed(credential)) {
-        let ended =
-            EndedCredential { id: credential.id, digest: credential.digest, state: how, ended_at: Time(now) };
+        let ended = EndedCredential {
+            id: credential.id,
+            digest: credential.digest,
+            state,
+            reason: why.map(|why| why.as_str().to_owned()),
+            ended_at: Time(now),
+        };
         status.ended.insert(0, ended);
     }
     status.ended.truncate(MAX_ENDED);

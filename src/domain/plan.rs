@@ -15,7 +15,7 @@ use kube::api::ObjectMeta;
 use self::holding::Holding;
 use self::standing::Standing;
 use super::delivery::{self, DesiredSecret};
-use super::lifecycle;
+use super::lifecycle::{self, End};
 use super::ownership::{self, OwnerOrigin, OwnershipRules};
 use super::requests;
 use super::schedule::{Expiry, Rotation};
@@ -23,7 +23,7 @@ use super::status::{Picture, Problem, conclude};
 use super::token::{Prefix, Token};
 use super::usage::Observation;
 use crate::api::{
-    ApiToken, ApiTokenStatus, ConditionType, CredentialState, Delivery, EndState, LastHandled, Reason, keys,
+    ApiToken, ApiTokenStatus, ConditionType, CredentialState, EndState, LastHandled, Reason, keys,
 };
 
 /// What the installation decides for every token.
@@ -232,8 +232,8 @@ impl<'a> Planner<'a> {
                 }
             }
             Holding::Altered | Holding::Absent => {
-                self.end_forged();
-                let reason = self.reason_to_issue();
+                let forged = self.end_forged();
+                let reason = self.reason_to_issue(forged);
                 self.replace(reason, false)
             }
         }
@@ -250,7 +250,7 @@ impl<'a> Planner<'a> {
             self.handled_mut().compromised_at = compromised;
         }
         if retire.is_some() && retire != self.handled().retire_now_at {
-            lifecycle::end_where(&mut self.draft, EndState::Retired, now, |credential| {
+            lifecycle::end_where(&mut self.draft, End::early(Reason::Requested), now, |credential| {
                 credential.state == CredentialState::Retiring
             });
             self.handled_mut().retire_now_at = retire;
@@ -328,14 +328,17 @@ impl<'a> Planner<'a> {
     }
 
     /// A Secret that is as it was delivered was not altered: it is the status that names another credential now, which
-    /// nobody was ever given by us. It ends at once.
-    fn end_forged(&mut self) {
-        let SecretView::Read(read) = self.observed.secret else { return };
-        if self.is_as_delivered(&read.secret) {
+    /// nobody was ever given by us. It ends at once; true if there was one.
+    fn end_forged(&mut self) -> bool {
+        let SecretView::Read(read) = self.observed.secret else { return false };
+        let forged =
+            self.is_as_delivered(&read.secret) && self.draft.newest(CredentialState::Active).is_some();
+        if forged {
             lifecycle::end_where(&mut self.draft, EndState::Revoked, self.now, |credential| {
                 credential.state == CredentialState::Active
             });
         }
+        forged
     }
 
     /// The Secret decides which of several active credentials is genuine; before a rotation, or the others would retire
@@ -377,23 +380,6 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn content_hash(&self) -> String {
-        let active = self.draft.newest(CredentialState::Active);
-        delivery::content_hash(self.observed.token, self.draft.owner.as_ref(), active)
-    }
-
-    /// Enters the Secret that was just read or written as the verified one.
-    fn note_delivery(&mut self) {
-        if let SecretView::Read(read) = self.observed.secret {
-            let meta = &read.secret.metadata;
-            self.draft.delivery = Some(Delivery {
-                uid: meta.uid.clone().unwrap_or_default(),
-                resource_version: meta.resource_version.clone().unwrap_or_default(),
-                content_hash: self.content_hash(),
-            });
-        }
-    }
-
     fn next_rotation(&mut self) -> Option<Timestamp> {
         let active = self.draft.newest(CredentialState::Active)?;
         match self.rotation.due(self.observed.token.uid(), &active.id, active.issued_at.0) {
@@ -408,8 +394,14 @@ impl<'a> Planner<'a> {
     fn settle_with(mut self, problem: Problem) -> Step {
         // The Secret cannot be looked at: it holds what it held, unless that has ended since.
         let lives = self.draft.newest(CredentialState::Active).is_some();
-        let held = problem.keeps_ready() && lives && self.before.is_true(ConditionType::Ready);
-        self.problem = Some(problem);
+        let held = problem.keeps_delivered() && lives && self.before.is_true(ConditionType::Delivered);
+        // A declaration that is not understood stays so, whether the API server answers or not.
+        self.next_rotation();
+        if held {
+            self.stands_as_before();
+        }
+        let declared = self.problem.take().filter(|_| problem.keeps_ready());
+        self.problem = Some(declared.unwrap_or(problem));
         self.settle(Some(held))
     }
 
@@ -441,10 +433,12 @@ impl<'a> Planner<'a> {
     /// The draft with its conditions. `held`: the Secret holds an accepted credential; `minting`: why one is about to
     /// be issued.
     fn concluded(mut self, held: Option<bool>, minting: Option<Reason>) -> ApiTokenStatus {
+        self.show_observation();
         let using = self.judge_use();
         let picture = Picture {
             token: self.observed.token,
             held: held.unwrap_or(false),
+            in_force: self.is_in_force(),
             minting,
             over: self.is_over(),
             problem: self.problem.as_ref(),

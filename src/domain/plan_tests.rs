@@ -15,6 +15,10 @@ mod obstacles;
 mod properties;
 #[path = "plan_tests/repair.rs"]
 mod repair;
+#[path = "plan_tests/telling.rs"]
+mod telling;
+#[path = "plan_tests/truth.rs"]
+mod truth;
 #[path = "plan_tests/using.rs"]
 mod using;
 #[path = "plan_tests/world.rs"]

@@ -1,7 +1,9 @@
 //! What the status says: conditions by the Kubernetes API conventions and kstatus, and the one word of health.
 //!
-//! `Ready` and `OwnerResolved` are always present, `InUse` while a ledger listens; the others only while they are true, so
-//! that kstatus, Flux and Argo CD read every state without special knowledge.
+//! `Ready`, `Delivered` and `OwnerResolved` are always present, `InUse` while a ledger listens; the others only while they are
+//! true, so that kstatus, Flux and Argo CD read every state without special knowledge. `Ready` speaks of what is declared: it
+//! is in force. `Delivered` speaks of the Secret: it holds a credential that gates accept. A declaration that cannot be carried
+//! out takes `Ready` away, and leaves `Delivered`.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -33,8 +35,13 @@ impl Problem {
     }
 
     /// Whether a Secret that held an accepted credential still does.
-    pub fn keeps_ready(&self) -> bool {
+    pub fn keeps_delivered(&self) -> bool {
         self.reason != Reason::SecretConflict
+    }
+
+    /// Whether what is declared may be in force all the same: an API server that does not answer says nothing about it.
+    pub fn keeps_ready(&self) -> bool {
+        self.reason == Reason::ApiUnavailable
     }
 
     /// Whether its end is reported by no watch, so that one must look.
@@ -49,6 +56,8 @@ pub struct Picture<'a> {
     pub token: &'a ApiToken,
     /// The Secret holds a credential that gates accept.
     pub held: bool,
+    /// What this generation declares of the Secret stands in it.
+    pub in_force: bool,
     /// A credential is being issued, and why.
     pub minting: Option<Reason>,
     /// The expiry has passed.
@@ -71,11 +80,15 @@ pub struct Picture<'a> {
 pub fn conclude(picture: &Picture<'_>, draft: &mut ApiTokenStatus) {
     let suspended = picture.token.spec.suspend && !picture.over;
     let usable = picture.held && !picture.over && !suspended;
+    let ready = usable && picture.in_force && picture.problem.is_none_or(Problem::keeps_ready);
     let expiring = picture
         .expiry
         .filter(|expiry| !picture.over && picture.now >= expiry.warn_from && expiry.warn_from < expiry.at);
 
-    let mut statements = vec![ready(picture, usable, suspended, draft)];
+    let mut statements = vec![
+        self::ready(picture, ready, usable, suspended, draft),
+        delivered(picture, usable, suspended, draft),
+    ];
     statements.extend(stalled_or_reconciling(picture, usable, suspended));
     statements.push(owner(picture, draft));
     if let Some(expiry) = expiring {
@@ -149,25 +162,60 @@ fn expired_message(picture: &Picture<'_>) -> String {
 
 const SUSPENDED: &str = "Gates refuse the token while spec.suspend is true; no credential is lost";
 
-fn ready(picture: &Picture<'_>, usable: bool, suspended: bool, draft: &ApiTokenStatus) -> Statement {
-    let secret = picture.token.secret_name();
-    let (reason, message) = if picture.over {
-        (Reason::Expired, expired_message(picture))
-    } else if suspended {
-        (Reason::Suspended, SUSPENDED.to_owned())
-    } else if usable {
-        let id = draft.newest(CredentialState::Active).map_or("", |active| active.id.as_str());
-        (Reason::Delivered, format!("Secret {secret} holds credential {id}"))
-    } else if let Some(problem) = picture.problem {
-        (problem.reason, problem.message.clone())
-    } else {
-        let reason = match picture.minting {
-            Some(why @ (Reason::SecretLost | Reason::SecretAltered | Reason::Compromised)) => why,
-            _ => Reason::Issuing,
-        };
-        (reason, format!("A new credential is on its way into Secret {secret}"))
+fn ready(
+    picture: &Picture<'_>,
+    ready: bool,
+    usable: bool,
+    suspended: bool,
+    draft: &ApiTokenStatus,
+) -> Statement {
+    let (reason, message) = match (picture.problem, resting(picture, suspended)) {
+        (_, Some(said)) => said,
+        _ if ready => (Reason::Delivered, format!("What is declared is in force: {}", holds(picture, draft))),
+        (Some(problem), _) => (problem.reason, problem.message.clone()),
+        _ if usable => (Reason::Delivering, delivering(picture)),
+        _ => issuing(picture),
     };
-    Statement { kind: ConditionType::Ready, status: usable.into(), reason, message }
+    Statement { kind: ConditionType::Ready, status: ready.into(), reason, message }
+}
+
+fn delivered(picture: &Picture<'_>, usable: bool, suspended: bool, draft: &ApiTokenStatus) -> Statement {
+    let (reason, message) = match (picture.problem, resting(picture, suspended)) {
+        (_, Some(said)) => said,
+        _ if usable => (Reason::Delivered, holds(picture, draft)),
+        // What to do about it stands beside, in `Ready`.
+        (Some(problem), _) => {
+            let secret = picture.token.secret_name();
+            (problem.reason, format!("Secret {secret} holds no credential of this token that gates accept"))
+        }
+        _ => issuing(picture),
+    };
+    Statement { kind: ConditionType::Delivered, status: usable.into(), reason, message }
+}
+
+/// Gates refuse every credential, as is declared.
+fn resting(picture: &Picture<'_>, suspended: bool) -> Option<(Reason, String)> {
+    if picture.over {
+        return Some((Reason::Expired, expired_message(picture)));
+    }
+    suspended.then(|| (Reason::Suspended, SUSPENDED.to_owned()))
+}
+
+fn holds(picture: &Picture<'_>, draft: &ApiTokenStatus) -> String {
+    let id = draft.newest(CredentialState::Active).map_or("", |active| active.id.as_str());
+    format!("Secret {} holds credential {id}", picture.token.secret_name())
+}
+
+fn delivering(picture: &Picture<'_>) -> String {
+    format!("What is declared of Secret {} is on its way into it", picture.token.secret_name())
+}
+
+fn issuing(picture: &Picture<'_>) -> (Reason, String) {
+    let reason = match picture.minting {
+        Some(why @ (Reason::SecretLost | Reason::SecretAltered | Reason::Compromised)) => why,
+        _ => Reason::Issuing,
+    };
+    (reason, format!("A new credential is on its way into Secret {}", picture.token.secret_name()))
 }
 
 fn stalled_or_reconciling(picture: &Picture<'_>, usable: bool, suspended: bool) -> Option<Statement> {
@@ -179,20 +227,18 @@ fn stalled_or_reconciling(picture: &Picture<'_>, usable: bool, suspended: bool) 
         reason,
         message,
     };
-    if picture.over {
-        return Some(stalled(Reason::Expired, expired_message(picture)));
-    }
-    if suspended {
-        return Some(stalled(Reason::Suspended, SUSPENDED.to_owned()));
+    if let Some((reason, message)) = resting(picture, suspended) {
+        return Some(stalled(reason, message));
     }
     if let Some(problem) = picture.problem {
         let say = if problem.terminal { stalled } else { reconciling };
         return Some(say(problem.reason, problem.message.clone()));
     }
-    picture.minting.map(|why| {
+    let minting = picture.minting.map(|why| {
         let reason = if usable { Reason::Rotating } else { Reason::Issuing };
         reconciling(reason, format!("Issuing a credential ({why})"))
-    })
+    });
+    minting.or_else(|| (!picture.in_force).then(|| reconciling(Reason::Delivering, delivering(picture))))
 }
 
 fn owner(picture: &Picture<'_>, draft: &ApiTokenStatus) -> Statement {

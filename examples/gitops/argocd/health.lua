@@ -1,5 +1,5 @@
 -- Health of an ApiToken, from its conditions alone. They follow kstatus: Stalled says that it cannot get better by itself,
--- Reconciling that work is under way, Ready that the Secret holds a valid credential. Lua has no clock here and needs none.
+-- Reconciling that work is under way, Ready that what is declared is in force. Lua has no clock here and needs none.
 local health = { status = "Progressing", message = "Waiting for the controller" }
 
 if obj.status == nil or obj.status.conditions == nil then

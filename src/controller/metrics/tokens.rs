@@ -10,6 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::{TOKEN, TOKEN_EXPIRY, TOKEN_NEXT_ROTATION, TOKENS};
+use crate::domain::conditions::Truth;
 use crate::platform::families::{Descriptor, PREFIX};
 
 /// One ApiToken as the metrics show it.
@@ -23,6 +24,10 @@ pub struct TokenRow<'a> {
     pub owner: &'a str,
     /// The health, from its bounded set.
     pub health: &'static str,
+    /// Whether what is declared is in force.
+    pub ready: bool,
+    /// Whether the Secret holds a credential that gates accept.
+    pub delivered: bool,
     /// Unix time of the expiry, if there is one.
     pub expires_at: Option<i64>,
     /// Unix time of the next rotation, if there is one.
@@ -206,7 +211,8 @@ struct InfoLabels<'a> {
 impl EncodeLabelSet for InfoLabels<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         let row = self.row;
-        let values = [row.namespace, row.name, row.owner, row.health];
+        let [ready, delivered] = [row.ready, row.delivered].map(|holds| Truth::from(holds).as_str());
+        let values = [row.namespace, row.name, row.owner, row.health, ready, delivered];
         write_pairs(encoder, TOKEN.labels.iter().copied().zip(values))?;
         let values = row.labels.iter().copied().chain(std::iter::repeat(""));
         write_pairs(encoder, self.names.iter().map(String::as_str).zip(values))

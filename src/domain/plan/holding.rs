@@ -1,10 +1,12 @@
-//! What the Secret holds, as far as can be told, and why that calls for a credential.
+//! What the Secret holds, as far as can be told, why that calls for a credential, and whether it is as declared.
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Planner, SecretView};
-use crate::api::{Credential, CredentialState, DEFAULT_SECRET_KEY, EndState, Reason, keys};
+use crate::api::{
+    ConditionType, Credential, CredentialState, DEFAULT_SECRET_KEY, Delivery, EndState, Reason, keys,
+};
 use crate::domain::delivery;
 use crate::domain::token::Token;
 
@@ -110,8 +112,8 @@ impl<'a> Planner<'a> {
         self.next_rotation().filter(|due| *due <= self.now).map(|_| Reason::Due)
     }
 
-    /// Why a credential is needed where the Secret holds none.
-    pub(super) fn reason_to_issue(&self) -> Reason {
+    /// Why a credential is needed where the Secret holds none. `forged`: what the status called active never was.
+    pub(super) fn reason_to_issue(&self, forged: bool) -> Reason {
         let was_held = self.draft.newest(CredentialState::Active).is_some();
         let missing = matches!(self.observed.secret, SecretView::Absent | SecretView::Unseen);
         if let Some(pending) = self.oldest_pending() {
@@ -121,10 +123,12 @@ impl<'a> Planner<'a> {
             _ if self.compromised && !matches!(self.observed.secret, SecretView::Unseen) => {
                 Reason::Compromised
             }
+            _ if forged => Reason::StatusAltered,
             _ if was_held && missing => Reason::SecretLost,
             _ if was_held => Reason::SecretAltered,
             Some(EndState::Expired) => Reason::Revived,
-            Some(EndState::Revoked) => Reason::Compromised,
+            Some(EndState::Revoked) if self.handled().compromised_at.is_some() => Reason::Compromised,
+            Some(EndState::Revoked) => Reason::StatusAltered,
             // What expired may be forgotten by now.
             None if self.before.ready_reason() == Some(Reason::Expired) => Reason::Revived,
             _ => Reason::Issued,
@@ -145,6 +149,32 @@ impl<'a> Planner<'a> {
             credential.digest == digest && credential.state == CredentialState::Pending
         };
         self.draft.credentials.iter().find(wanted).map(|credential| (token, credential))
+    }
+
+    pub(super) fn content_hash(&self) -> String {
+        let active = self.draft.newest(CredentialState::Active);
+        delivery::content_hash(self.observed.token, self.draft.owner.as_ref(), active)
+    }
+
+    /// Whether what this generation declares of the Secret stands in it, or was found to before.
+    pub(super) fn is_in_force(&self) -> bool {
+        let found = self.before.condition(ConditionType::Ready).is_some_and(|ready| {
+            ready.status == "True" && ready.observed_generation == self.observed.token.metadata.generation
+        });
+        let delivery = self.draft.delivery.as_ref();
+        found || delivery.is_some_and(|delivery| delivery.content_hash == self.content_hash())
+    }
+
+    /// Enters the Secret that was just read or written as the verified one.
+    pub(super) fn note_delivery(&mut self) {
+        if let SecretView::Read(read) = self.observed.secret {
+            let meta = &read.secret.metadata;
+            self.draft.delivery = Some(Delivery {
+                uid: meta.uid.clone().unwrap_or_default(),
+                resource_version: meta.resource_version.clone().unwrap_or_default(),
+                content_hash: self.content_hash(),
+            });
+        }
     }
 }
 

@@ -102,7 +102,8 @@ impl Planner<'_> {
                 }
                 as_declared
             }
-            None => true,
+            // What does not render is not delivered.
+            None => false,
         };
         lifecycle::confirm(&mut self.draft, id, self.rotation.overlap, expiry, self.now);
         if as_declared {

@@ -6,13 +6,14 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Planner;
 use crate::api::{
-    ApiTokenStatus, ConditionType, Credential, CredentialState, EndState, Reason, RetireWhen, UsageSummary,
+    ApiTokenStatus, ConditionType, Credential, CredentialState, Reason, RetireWhen, UsageSummary,
 };
 use crate::domain::conditions::{Statement, Truth};
 use crate::domain::coverage::Watched;
 use crate::domain::health::{self, Facts, Judgement, Use};
+use crate::domain::lifecycle::{self, End};
 use crate::domain::status::Problem;
-use crate::domain::{duration, lifecycle};
+use crate::domain::{duration, requests};
 
 /// While gates are waited for, what may be due is looked at again after this.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
@@ -23,13 +24,6 @@ impl Planner<'_> {
     /// Enters the summary that was persisted last. What was used since is persisted under a budget, and shown then.
     pub(super) fn show_usage(&mut self) {
         let usage = self.observed.usage;
-        let since = match usage.watched {
-            Watched::Since(since) => Some(since.max(self.created)),
-            _ => None,
-        };
-        if let Some(since) = since {
-            self.draft.usage.get_or_insert_default().observed_since = Some(Time(since));
-        }
         let Some(persisted) = &usage.persisted else { return };
         let shown = self.draft.usage.get_or_insert_default();
         shown.last_used_at = shown.last_used_at.take().max(persisted.last_used.map(Time));
@@ -39,6 +33,20 @@ impl Planner<'_> {
             let last = persisted.credentials.get(&credential.id).copied().map(Time);
             credential.last_used_at = credential.last_used_at.take().max(last);
         }
+    }
+
+    /// Enters since when gates have watched the token.
+    pub(super) fn show_observation(&mut self) {
+        if let (Watched::Since(since), Some(issued)) = (&self.observed.usage.watched, self.first_issued()) {
+            self.draft.usage.get_or_insert_default().observed_since = Some(Time((*since).max(issued)));
+        }
+    }
+
+    /// Since when the token can be used at all: its first credential was in the Secret. `None` before that.
+    fn first_issued(&self) -> Option<Timestamp> {
+        self.draft.last_rotation_time.as_ref()?;
+        // In a status of an earlier version it is not noted.
+        Some(self.draft.first_issued_time.as_ref().map_or(self.created, |first| first.0.max(self.created)))
     }
 
     /// When gates last accepted this credential, as far as anybody knows.
@@ -52,15 +60,14 @@ impl Planner<'_> {
     }
 
     fn judge_use_by(&self, watched: &Watched) -> Use {
-        if self.is_over() {
-            return Use::Unjudged;
-        }
+        // Nobody can use what was never issued: that it is not used says nothing, and is no idleness.
+        let Some(issued) = self.first_issued().filter(|_| !self.is_over()) else { return Use::Unjudged };
         let usage = self.observed.usage;
         let shown = self.draft.usage.as_ref().and_then(|shown| shown.last_used_at.as_ref()).map(|at| at.0);
         let idle = self.observed.token.spec.idle.as_ref();
         let facts = Facts {
             watched,
-            created: self.created,
+            issued,
             last_used: usage.last_used.values().copied().max().max(shown),
             idle_after: idle.and_then(|idle| duration::parse(&idle.after).ok()),
         };
@@ -101,7 +108,7 @@ impl Planner<'_> {
         let now = self.now;
         let all = self.retirements(&self.observed.usage.watched);
         let unused: Vec<_> = all.into_iter().filter(|(_, at)| *at <= now).collect();
-        lifecycle::end_where(&mut self.draft, EndState::Retired, now, |credential| {
+        lifecycle::end_where(&mut self.draft, End::early(Reason::RetiredUnused), now, |credential| {
             unused.iter().any(|(id, _)| *id == credential.id)
         });
     }
@@ -126,11 +133,14 @@ impl Planner<'_> {
 
     /// Conditions that are present while they are true.
     pub(super) fn findings(&self) -> Vec<Statement> {
-        if self.is_over() {
-            return Vec::new();
-        }
         let found = |kind, reason, message| Statement { kind, status: Truth::True, reason, message };
-        let mut findings = Vec::new();
+        let ignored = requests::ignored(self.observed.token, &self.settings.ownership);
+        let ignored = ignored
+            .map(|message| found(ConditionType::UnknownAnnotation, Reason::UnknownAnnotation, message));
+        let mut findings: Vec<_> = ignored.into_iter().collect();
+        if self.is_over() {
+            return findings;
+        }
         let used: Vec<String> =
             self.still_used().iter().map(|credential| self.still_used_message(credential)).collect();
         if !used.is_empty() {

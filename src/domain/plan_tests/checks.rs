@@ -4,19 +4,50 @@ use std::collections::BTreeSet;
 
 use super::World;
 use crate::api::*;
+use crate::domain::schedule::{Expiry, Rotation};
 use crate::domain::token::Token;
 
+/// What kstatus makes of a status that speaks of the present generation (cli-utils, `pkg/kstatus/status/generic.go`).
+pub fn kstatus(status: &ApiTokenStatus) -> &'static str {
+    let is = |kind| status.condition(kind).map(|condition| condition.status.as_str());
+    match (is(ConditionType::Reconciling), is(ConditionType::Stalled), is(ConditionType::Ready)) {
+        (Some("True"), _, _) => "InProgress",
+        (_, Some("True"), _) => "Failed",
+        (_, _, Some("True")) | (_, _, None) => "Current",
+        _ => "InProgress",
+    }
+}
+
 impl World {
-    /// I1: while Ready, what the Secret holds is accepted; where a new key is not delivered yet, under the old one.
-    pub fn check_ready(&self) {
-        if self.is_true(ConditionType::Ready) {
+    /// I1: while Delivered, what the Secret holds is accepted; where a new key is not delivered yet, under the old one.
+    pub fn check_delivered(&self) {
+        if self.is_true(ConditionType::Delivered) {
             let data = self.secret.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default();
             let accepted = data.values().any(|value| {
                 let text = std::str::from_utf8(&value.0).unwrap_or_default();
                 Token::parse(text).is_ok_and(|token| self.accepts(&token.digest()))
             });
-            assert!(accepted, "I1: Ready, but the Secret's token is not accepted: {:#?}", self.status());
+            assert!(accepted, "I1: Delivered, but the Secret's token is not accepted: {:#?}", self.status());
         }
+    }
+
+    /// While Ready, this generation is in force: all of it is understood, and the Secret was last written under it.
+    pub fn check_in_force(&self) {
+        let (status, spec) = (self.status(), &self.token.spec);
+        let Some(ready) = status.condition(ConditionType::Ready).filter(|ready| ready.status == "True")
+        else {
+            return;
+        };
+        let created = self.token.metadata.creation_timestamp.clone().unwrap().0;
+        let rotates = Rotation::parse(spec.rotation.as_ref()).is_ok_and(|rotation| {
+            let active = status.newest(CredentialState::Active).unwrap();
+            rotation.due(self.token.uid(), &active.id, active.issued_at.0).is_ok()
+        });
+        let in_force = ready.observed_generation == self.token.metadata.generation
+            && rotates
+            && Expiry::parse(spec.expiry.as_ref(), created).is_ok()
+            && self.applied_spec.as_ref() == Some(&spec.secret);
+        assert!(in_force, "Ready, and what is declared is not in force: {spec:#?} {status:#?}");
     }
 
     /// Every list bounded, kstatus never contradicts itself.
@@ -28,10 +59,17 @@ impl World {
         let types: BTreeSet<_> = status.conditions.iter().map(|condition| &condition.type_).collect();
         assert_eq!(types.len(), status.conditions.len(), "a list map with doubled keys");
         assert!(status.condition(ConditionType::Ready).is_some());
+        assert!(status.condition(ConditionType::Delivered).is_some());
         assert!(status.condition(ConditionType::OwnerResolved).is_some());
         let (reconciling, stalled) =
             (status.is_true(ConditionType::Reconciling), status.is_true(ConditionType::Stalled));
         assert!(!(reconciling && stalled), "both Reconciling and Stalled");
+        let (ready, delivered) =
+            (status.is_true(ConditionType::Ready), status.is_true(ConditionType::Delivered));
+        assert!(!(ready && stalled), "Ready and Stalled: {status:#?}");
+        assert!(ready || stalled || reconciling, "not Ready, and nothing says what comes: {status:#?}");
+        assert!(delivered || !ready, "Ready and not Delivered: {status:#?}");
+        assert_eq!(kstatus(&status) == "Current", ready && !reconciling, "{status:#?}");
         assert_eq!(status.observed_generation, self.token.metadata.generation);
     }
 

@@ -83,7 +83,7 @@ fn ready_stays_true_throughout_a_rotation() {
         assert_eq!(world.reconcile(), trace);
         world.break_at = None;
         assert_eq!(world.says(READY), "True Delivered");
-        world.check_ready();
+        world.check_delivered();
     }
     assert_eq!(world.health(), "Healthy");
 }
@@ -119,7 +119,8 @@ fn a_requested_rotation_is_honoured_once() {
     world.check_quiescent();
 
     world.annotate(keys::ROTATE_REQUESTED_AT, "");
-    assert_eq!(world.reconcile(), "wait");
+    assert_eq!(world.reconcile(), "status wait");
+    assert_eq!(world.says(ConditionType::UnknownAnnotation), "True UnknownAnnotation");
     world.annotate(keys::ROTATE_REQUESTED_AT, "again");
     assert_eq!(world.reconcile(), "mint(Requested) deliver status wait");
 }

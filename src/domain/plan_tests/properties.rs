@@ -218,7 +218,7 @@ impl Life {
     /// I8: time alone takes no working token away before its declared end, whoever is or is not running.
     fn advance(&mut self, minutes: u64) {
         let working = self.world.held().filter(|held| {
-            self.world.is_true(ConditionType::Ready)
+            self.world.is_true(ConditionType::Delivered)
                 && self.world.accepts(held)
                 && self.world.active().digest == *held
         });
@@ -265,7 +265,7 @@ impl Life {
         self.world.refuse_writes = None;
         self.reconcile();
         self.check();
-        self.world.check_ready();
+        self.world.check_delivered();
         self.world.check_quiescent();
         let world = &self.world;
         let (status, spec) = (world.status(), &world.token.spec);

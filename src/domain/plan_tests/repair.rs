@@ -19,7 +19,7 @@ fn a_lost_secret_is_issued_anew() {
     assert_eq!(world.reconcile(), "read mint(SecretLost) deliver status wait");
     assert!(world.accepts(&first.digest), "workloads that still hold it have time to follow");
     assert_eq!(world.says(READY), "True Delivered");
-    assert_eq!(world.event_reasons(), [Reason::SecretLost, Reason::SecretLost]);
+    assert_eq!(world.event_reasons(), [Reason::SecretLost, Reason::Delivered]);
     world.check_quiescent();
 }
 

@@ -28,6 +28,7 @@ use crate::domain::usage::Observation;
 
 #[path = "checks.rs"]
 mod checks;
+pub use self::checks::kstatus;
 #[path = "user.rs"]
 mod user;
 
@@ -88,6 +89,8 @@ pub struct World {
     pub wake: Option<Timestamp>,
     in_hand: Option<Token>,
     verified: Option<(String, String)>,
+    /// `spec.secret` as it was when the Secret was last written.
+    pub applied_spec: Option<Option<SecretSpec>>,
     /// What server-side apply knows to be ours: it goes when the next apply leaves it out.
     applied: BTreeSet<(&'static str, String)>,
     versions: u64,
@@ -124,6 +127,7 @@ impl World {
             wake: None,
             in_hand: None,
             verified: None,
+            applied_spec: None,
             applied: BTreeSet::new(),
             versions: 1,
             entropy: Seeded(Mutex::new(7)),
@@ -315,8 +319,9 @@ impl World {
         self.token.metadata.resource_version = Some(self.version());
         self.status_writes += 1;
         self.check_status();
+        self.check_in_force();
         if !blind {
-            self.check_ready();
+            self.check_delivered();
         }
     }
 
@@ -388,10 +393,11 @@ impl World {
             secret.metadata.resource_version = Some(version);
         }
         self.secret_writes += 1;
+        self.applied_spec = Some(self.token.spec.secret.clone());
         self.secret = Some(secret.clone());
         // Whoever changes what is written can break anything; it has to be told afterwards.
         if self.mutator.is_none() {
-            self.check_ready();
+            self.check_delivered();
         }
         Some(secret)
     }

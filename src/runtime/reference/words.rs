@@ -60,7 +60,8 @@ fn annotations(text: &mut String) {
 fn conditions(text: &mut String) {
     text.push_str(
         "## Conditions\n\n\
-         `Ready` and `OwnerResolved` are always present once the controller has seen the object, `InUse` while a ledger listens.\n\
+         `Ready`, `Delivered` and `OwnerResolved` are always present once the controller has seen the object, `InUse` while a\n\
+         ledger listens, once the first credential was issued.\n\
          The others are present only while they are `True`, as kstatus wants it. Only `InUse` is ever `Unknown`.\n\
          `lastTransitionTime` moves only when the status does. Conditions of other types are left as they are.\n\n\
          | type | meaning while `True` |\n|---|---|\n",
@@ -73,7 +74,13 @@ fn conditions(text: &mut String) {
 
 fn condition(kind: ConditionType) -> &'static str {
     match kind {
-        ConditionType::Ready => "The Secret holds a credential that gates have to accept",
+        ConditionType::Ready => {
+            "What this generation declares is in force: it was understood, stands in the Secret, and nothing keeps it from \
+             being carried out; and the Secret holds a credential that gates have to accept"
+        }
+        ConditionType::Delivered => {
+            "The Secret holds a credential that gates have to accept, whatever was declared since"
+        }
         ConditionType::Reconciling => "Work is under way, or will be tried again without your help",
         ConditionType::Stalled => "Nothing will change without you: the message says what to do",
         ConditionType::OwnerResolved => "Somebody answers for the token. `False` is not an error",
@@ -88,6 +95,9 @@ fn condition(kind: ConditionType) -> &'static str {
         ConditionType::SecretMutated => {
             "An admission webhook or policy changes the Secret as it is written: the message names the fields"
         }
+        ConditionType::UnknownAnnotation => {
+            "An annotation or label looks like a request and asks for nothing: the message names it and says what to write"
+        }
         ConditionType::CredentialClash => {
             "Another ApiToken's status holds a credential of the same id: gates accept that of the older ApiToken only"
         }
@@ -99,8 +109,8 @@ fn reasons(text: &mut String) {
         "## Reasons\n\n\
          The same words stand in conditions, in events, in `status.lastRotationReason` and in metrics. `R` marks why a\n\
          credential was issued: the value of `status.lastRotationReason`, of `status.credentials[].reason`, and of the label\n\
-         `reason` of `tokenward_rotations_total`. `Ready=False` carries the reason of a problem only while the Secret holds no\n\
-         accepted credential.\n\n\
+         `reason` of `tokenward_rotations_total`. A problem takes `Ready` away and gives it its reason; `Delivered` it takes away\n\
+         only where the Secret holds no accepted credential.\n\n\
          | reason | R | conditions | event | meaning |\n|---|---|---|---|---|\n",
     );
     for reason in Reason::ALL {
@@ -130,7 +140,9 @@ fn entry(reason: Reason) -> Entry {
     const fn state(conditions: &'static str, event: &'static str, meaning: &'static str) -> Entry {
         Entry { rotation: false, conditions, event, meaning }
     }
-    const LOST: &str = "`Ready=False` until the successor is delivered";
+    const LOST: &str = "`Ready=False`, `Delivered=False` until the successor is delivered";
+    const NONE: &str = "`Reconciling`, `Ready=False`, `Delivered=False`";
+    const OVER: &str = "`Stalled`, `Ready=False`, `Delivered=False`";
     const PASSING: &str = "`Reconciling`, `Ready=False`";
     const TERMINAL: &str = "`Stalled`, `Ready=False`";
     const OWNED: &str = "`OwnerResolved=True`";
@@ -138,15 +150,9 @@ fn entry(reason: Reason) -> Entry {
         Reason::Issued => issue("", "Normal", "The first credential"),
         Reason::Due => issue("", "Normal", "The interval elapsed or the schedule fired"),
         Reason::Requested => issue("", "Normal", "`tokenward.dev/rotate-requested-at` changed"),
-        Reason::Compromised => {
-            issue(LOST, "Warning, then Normal", "`tokenward.dev/compromised-at` changed: no overlap")
-        }
-        Reason::SecretLost => {
-            issue(LOST, "Warning, then Normal", "The Secret was gone; nobody else holds its value")
-        }
-        Reason::SecretAltered => {
-            issue(LOST, "Warning, then Normal", "The Secret no longer holds the active credential")
-        }
+        Reason::Compromised => issue(LOST, "Warning", "`tokenward.dev/compromised-at` changed: no overlap"),
+        Reason::SecretLost => issue(LOST, "Warning", "The Secret was gone; nobody else holds its value"),
+        Reason::SecretAltered => issue(LOST, "Warning", "The Secret no longer holds the active credential"),
         Reason::Revived => issue("", "Normal", "The expiry was extended after it had ended every credential"),
         Reason::Adopted => issue(
             "",
@@ -159,23 +165,30 @@ fn entry(reason: Reason) -> Entry {
             "What is declared of the Secret changed: it was written anew around the same credential",
         ),
         Reason::Retired => state("", "Normal", "Superseded credentials ended, by deadline or on request"),
-        Reason::StatusAltered => state(
+        Reason::StatusAltered => issue(
             "",
             "Warning",
             "The status held credentials that did not come from here: they were removed or revoked",
         ),
         Reason::Delivered => {
-            state("`Ready=True`", "Normal, at the end of a stall", "The Secret holds an accepted credential")
+            let conditions = "`Ready=True`, `Delivered=True`";
+            let event = "Normal, at the end of a problem, or of what a Warning told the beginning of";
+            state(conditions, event, "The Secret holds an accepted credential")
         }
-        Reason::Issuing => state(PASSING, "", "A credential is on its way into the Secret, which holds none"),
+        Reason::Delivering => state(
+            PASSING,
+            "",
+            "What is declared of the Secret is on its way into it; the credential that it holds works",
+        ),
+        Reason::Issuing => state(NONE, "", "A credential is on its way into the Secret, which holds none"),
         Reason::Rotating => {
             state("`Reconciling`", "", "A successor is on its way; the present credential works")
         }
-        Reason::Suspended => state(TERMINAL, "Normal", "`spec.suspend` is true"),
-        Reason::Expired => state(TERMINAL, "Warning", "`spec.expiry` has passed: every credential has ended"),
+        Reason::Suspended => state(OVER, "Normal", "`spec.suspend` is true"),
+        Reason::Expired => state(OVER, "Warning", "`spec.expiry` has passed: every credential has ended"),
         Reason::ExpiresSoon => state("`Expiring`", "Warning", "The expiry is near"),
         Reason::SecretConflict => state(
-            TERMINAL,
+            OVER,
             "Warning",
             "A Secret of this name is not controlled by this ApiToken and is left alone; looked at again every 15 seconds",
         ),
@@ -190,20 +203,24 @@ fn entry(reason: Reason) -> Entry {
             "An admission webhook or policy changes labels or annotations of the Secret as it is written; the token works",
         ),
         Reason::DataMutated => state(
-            "`SecretMutated`; `Stalled`, or `Reconciling` and `Ready=False` if the token itself does not stand in the Secret",
+            "`SecretMutated`, `Ready=False`; `Stalled`, or `Reconciling` and `Delivered=False` if the token itself does not stand there",
             "Warning",
             "An admission webhook or policy changes data of the Secret as it is written",
         ),
         Reason::SecretForbidden => state(
             PASSING,
-            "",
+            "Warning",
             "RBAC or an admission policy forbids reading or writing the Secret; tried again",
         ),
-        Reason::QuotaExceeded => state(PASSING, "", "A quota leaves no room for the Secret; tried again"),
-        Reason::NamespaceTerminating => state(PASSING, "", "The namespace is being deleted, or gone"),
-        Reason::ApiUnavailable => {
-            state(PASSING, "", "More than three calls about the Secret failed in a row; tried again")
+        Reason::QuotaExceeded => {
+            state(PASSING, "Warning", "A quota leaves no room for the Secret; tried again")
         }
+        Reason::NamespaceTerminating => state(PASSING, "Warning", "The namespace is being deleted, or gone"),
+        Reason::ApiUnavailable => state(
+            "`Reconciling`; `Ready` as it was said of this generation",
+            "Warning",
+            "More than three calls about the Secret failed in a row; tried again",
+        ),
         Reason::TemplateInvalid => state(TERMINAL, "Warning", "`spec.secret.template` does not render"),
         Reason::RotationInvalid => {
             state(TERMINAL, "Warning", "`spec.rotation` is not understood: nothing rotates by the clock")
@@ -222,11 +239,27 @@ fn entry(reason: Reason) -> Entry {
             "Normal",
             "Superseded credentials ended before their deadline: `rotation.retire` is `WhenUnused` and nobody used them",
         ),
+        Reason::TooManyCredentials => state(
+            "",
+            "Warning",
+            "A superseded credential ended before its deadline, used or not: at most 12 live at once",
+        ),
+        Reason::Resumed => state("", "Normal", "`spec.suspend` is false again"),
+        Reason::ValueUsedUp => state(
+            "",
+            "Normal",
+            "A request was honoured whose value is likely to be written again, such as `now`: it would ask for nothing",
+        ),
+        Reason::UnknownAnnotation => state(
+            "`UnknownAnnotation`",
+            "Warning",
+            "An annotation or label looks like a request and asks for nothing; the message says what to write",
+        ),
         Reason::InUse => state("`InUse=True`", "Normal, after `Idle`", "Gates accepted the token lately"),
         Reason::NeverUsed => state(
             "`InUse=False`, `Idle` after `spec.idle.after`",
             "Normal, once idle",
-            "No gate has ever accepted the token, and one has watched since it was created",
+            "No gate has ever accepted the token, and one has watched since it was issued",
         ),
         Reason::Idle => {
             state("`InUse=False`, `Idle`", "Normal", "Gates have watched it unused for `spec.idle.after`")
@@ -262,7 +295,7 @@ fn healths(text: &mut String) {
                 "Something keeps the declared state from being reached; the conditions say what"
             }
             Health::InUse => "Valid, and gates accepted it lately",
-            Health::NeverUsed => "Valid, watched since it was created, and never used",
+            Health::NeverUsed => "Valid, watched since it was issued, and never used",
             Health::Idle => "Valid, and watched unused for `spec.idle.after`",
             Health::Unknown => "Valid; nobody has watched for long enough to say whether it is used",
         };

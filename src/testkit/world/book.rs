@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::gate;
 use crate::api::{
-    ApiToken, ApiTokenStatus, ConditionType, Credential, CredentialState, MAX_CREDENTIALS, MAX_ENDED, Reason,
-    keys,
+    ApiToken, ApiTokenStatus, ConditionType, Credential, CredentialState, MAX_CREDENTIALS, MAX_ENDED, Owner,
+    Reason, keys,
 };
 use crate::domain::delivery;
-use crate::domain::schedule::Rotation;
+use crate::domain::schedule::{Expiry, Rotation};
 
 /// The whole status as the API server stores it, in bytes.
 const MAX_STATUS: usize = 10_000;
@@ -33,6 +33,8 @@ pub(super) struct Book {
     ended: BTreeSet<String>,
     /// The Secret was seen to hold the active credential, and nobody has disturbed that since.
     delivered: bool,
+    /// The Secret as a controller last wrote it.
+    written: Option<Secret>,
     /// Somebody wrote the status, and no controller has put that right yet.
     forged: bool,
     /// How far the clocks of controllers may be off.
@@ -52,6 +54,7 @@ impl Book {
             published: BTreeSet::new(),
             ended: BTreeSet::new(),
             delivered: false,
+            written: None,
             forged: false,
             skew,
         }
@@ -137,6 +140,7 @@ impl Book {
         if after.observed_generation != self.token.metadata.generation {
             return Err(format!("observedGeneration is {:?}", after.observed_generation));
         }
+        self.is_in_force(&after)?;
         self.mints_for_a_cause(&old, &after, by, at)?;
         self.ends_for_good(&before, &after)?;
         if !self.forged {
@@ -161,6 +165,7 @@ impl Book {
         if !delivery::is_controlled_by(&after.metadata, self.token.uid()) {
             return Err("I4: a Secret was written without the owner reference".to_owned());
         }
+        self.written = Some(after.clone());
         self.secret = Some(after);
         let held = self.held().ok_or("a Secret was written without a token")?;
         if !self.forged && !self.published.contains(&held) {
@@ -178,6 +183,43 @@ impl Book {
         match self.held() {
             Some(held) if gate::living(&self.token, &held, at).is_some() => Ok(()),
             held => Err(format!("I1: the Secret holds {held:?}, which gates refuse")),
+        }
+    }
+
+    /// While Ready, what this generation declares is understood, and stands in the Secret as it was last written.
+    fn is_in_force(&self, status: &ApiTokenStatus) -> Verdict {
+        if !status.is_true(ConditionType::Ready) {
+            return Ok(());
+        }
+        let (token, spec) = (&self.token, &self.token.spec);
+        let said = |what: String| {
+            format!("Ready, and generation {:?} is not in force: {what}", token.metadata.generation)
+        };
+        let created = token.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |created| created.0);
+        let rotation = Rotation::parse(spec.rotation.as_ref()).map_err(|error| said(error.to_string()))?;
+        if let Some(active) = status.newest(CredentialState::Active) {
+            let due = rotation.due(token.uid(), &active.id, active.issued_at.0);
+            due.map_err(|error| said(error.to_string()))?;
+        }
+        Expiry::parse(spec.expiry.as_ref(), created).map_err(|error| said(error.to_string()))?;
+        // What admission makes of it is told beside.
+        let told = status.is_true(ConditionType::SecretMutated);
+        let Some(written) = self.written.as_ref().filter(|_| !told) else { return Ok(()) };
+        let annotation =
+            |key: &str| written.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
+        // The owner may have changed since: that is no part of the generation.
+        let owner = annotation(keys::OWNER).map(|name| Owner {
+            name,
+            contact: annotation(keys::CONTACT),
+            source: String::new(),
+        });
+        let issued = annotation(keys::ISSUED_AT).and_then(|at| at.parse().ok()).unwrap_or(Timestamp::MIN);
+        let held =
+            delivery::noted_token(written).ok_or_else(|| said("the Secret names no token".to_owned()))?;
+        let desired = delivery::desired(token, owner.as_ref(), &held, issued);
+        match desired.map_err(|error| said(error.to_string()))?.is_met_by(written) {
+            true => Ok(()),
+            false => Err(said("the Secret was last written as another one declared it".to_owned())),
         }
     }
 
@@ -283,6 +325,7 @@ fn is_sound(status: &ApiTokenStatus) -> Verdict {
     let size = serde_json::to_vec(status).map_or(usize::MAX, |text| text.len());
     let ids: BTreeSet<_> = status.credentials.iter().map(|credential| &credential.id).collect();
     let types: BTreeSet<_> = status.conditions.iter().map(|condition| &condition.type_).collect();
+    let is = |kind| status.is_true(kind);
     let rules = [
         (size < MAX_STATUS, "it is too big"),
         (status.credentials.len() <= MAX_CREDENTIALS, "too many credentials"),
@@ -290,11 +333,15 @@ fn is_sound(status: &ApiTokenStatus) -> Verdict {
         (ids.len() == status.credentials.len(), "a credential id stands twice"),
         (types.len() == status.conditions.len(), "a condition stands twice"),
         (status.condition(ConditionType::Ready).is_some(), "no Ready"),
-        (status.condition(ConditionType::OwnerResolved).is_some(), "no OwnerResolved"),
+        (status.condition(ConditionType::Delivered).is_some(), "no Delivered"),
+        (!is(ConditionType::Ready) || is(ConditionType::Delivered), "Ready and not Delivered"),
+        (!(is(ConditionType::Ready) && is(ConditionType::Stalled)), "Ready and Stalled"),
         (
-            !(status.is_true(ConditionType::Reconciling) && status.is_true(ConditionType::Stalled)),
-            "both Reconciling and Stalled",
+            is(ConditionType::Ready) || is(ConditionType::Stalled) || is(ConditionType::Reconciling),
+            "not Ready, and nothing says what comes",
         ),
+        (status.condition(ConditionType::OwnerResolved).is_some(), "no OwnerResolved"),
+        (!(is(ConditionType::Reconciling) && is(ConditionType::Stalled)), "both Reconciling and Stalled"),
     ];
     match rules.iter().find(|(holds, _)| !holds) {
         Some((_, what)) => Err(format!("the status is not sound: {what}: {status:?}")),

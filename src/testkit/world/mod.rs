@@ -39,6 +39,7 @@ use super::clock::VirtualClock;
 use crate::api::{ApiToken, ConditionType, CredentialState, Health};
 use crate::domain::ports::Clock as _;
 use crate::domain::schedule::{Expiry, Rotation};
+use crate::domain::token::Token;
 use crate::domain::{delivery, ownership};
 
 /// Long enough for every backoff, look-again and watch retry to have had its turn.
@@ -316,8 +317,9 @@ impl World {
         need(status.observed_generation == token.metadata.generation, "its generation is not observed")?;
         let ready = status.is_true(ConditionType::Ready);
         let health = status.health.as_deref().unwrap_or_default();
+        let stalled = status.is_true(ConditionType::Stalled) && !ready;
         let Ok(rotation) = Rotation::parse(token.spec.rotation.as_ref()) else {
-            return need(status.is_true(ConditionType::Stalled), "a bad rotation is not said to be so");
+            return need(stalled, "a bad rotation is not said to be so");
         };
         let created = token.metadata.creation_timestamp.as_ref().map_or(now, |created| created.0);
         let expiry = Expiry::parse(token.spec.expiry.as_ref(), created).map_err(|error| error.to_string())?;
@@ -328,7 +330,12 @@ impl World {
         if token.spec.suspend {
             return need(!ready && health == Health::Suspended.as_str(), "suspended and does not say so");
         }
-        need(ready, "not Ready")?;
+        let delivered = status.is_true(ConditionType::Delivered);
+        need(!delivered || self.oracle.works(key, now), "Delivered, and gates refuse what the Secret holds")?;
+        if delivery::desired(token, status.owner.as_ref(), &Token::placeholder(), now).is_err() {
+            return need(stalled, "a bad template is not said to be so");
+        }
+        need(ready && delivered, "not Ready")?;
         need(self.oracle.works(key, now), "Ready, and gates refuse what the Secret holds")?;
         let overdue = |at: Timestamp| now.duration_since(at) > SignedDuration::from_secs(5);
         for credential in &status.credentials {

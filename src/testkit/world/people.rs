@@ -149,7 +149,8 @@ impl People {
             5 => edit(json!({"rotation": rotation(chance)})).await,
             6 => edit(json!({"expiry": expiry(chance)})).await,
             7 => {
-                let template = *chance.pick(&["a {{ token }}", "b {{ id }} {{ owner }}", "{{ name }}"]);
+                let template =
+                    *chance.pick(&["a {{ token }}", "b {{ id }} {{ owner }}", "{{ name }}", "{{ nobody }}"]);
                 edit(json!({"secret": {"template": {"extra": template}}})).await
             }
             8 => edit(json!({"secret": {"key": chance.pick(&["token", "value"])}})).await,
@@ -194,8 +195,10 @@ fn said(what: String, answer: kube::Result<()>) -> String {
 }
 
 fn rotation(chance: &mut Chance) -> Value {
-    match chance.below(6) {
+    match chance.below(8) {
         0 => Value::Null,
+        6 => json!({"schedule": "99 3 * * *", "timeZone": null, "every": null, "overlap": null}),
+        7 => json!({"schedule": "@daily", "timeZone": "Mars/Olympus", "every": null, "overlap": null}),
         1 => json!({"every": "6h", "overlap": "1h", "schedule": null, "timeZone": null}),
         2 => json!({"every": "48h", "overlap": "12h", "schedule": null, "timeZone": null}),
         3 => json!({"every": "240h", "overlap": null, "schedule": null, "timeZone": null}),

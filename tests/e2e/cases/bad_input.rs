@@ -1,7 +1,7 @@
 //! What is declared wrongly is refused at once or said in the status, with what to write instead.
 
 use serde_json::{Value, json};
-use tokenward::api::ConditionType;
+use tokenward::api::{ApiToken, ConditionType};
 
 use crate::harness::{Space, reason, shared};
 
@@ -93,10 +93,9 @@ fn templates_that_do_not_render_are_reported() {
         space.patch("unknown", json!({"spec": {"secret": {"template": {"file": "{{ nobody }}"}}}})).await;
         space.until_stalled("unknown", "TemplateInvalid").await;
         let token = space.get("unknown").await;
-        assert!(
-            token.status.as_ref().unwrap().is_true(ConditionType::Ready),
-            "the Secret still holds a valid token"
-        );
+        let status = token.status.as_ref().unwrap();
+        assert!(!status.is_true(ConditionType::Ready), "what is declared is not in force");
+        assert!(status.is_true(ConditionType::Delivered), "the Secret still holds a valid token");
         assert_eq!(space.holds_active(&token).await.expose(), held.expose());
     });
 }
@@ -111,7 +110,10 @@ fn schedules_that_cannot_be_followed_are_reported() {
         stalled(space, "zone", zone, "RotationInvalid", "Mars/Olympus").await;
         // Without a rhythm the token itself is as good as any.
         for name in ["minute", "never", "zone"] {
-            let token = space.until_reason(name, "Delivered").await;
+            let delivered =
+                |token: &ApiToken| reason(token, ConditionType::Delivered).as_deref() == Some("Delivered");
+            let token = space.until(name, "delivered", delivered).await;
+            assert_eq!(reason(&token, ConditionType::Ready).as_deref(), Some("RotationInvalid"));
             space.holds_active(&token).await;
         }
         let held = space.held("zone", "token").await;

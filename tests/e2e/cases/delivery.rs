@@ -73,6 +73,7 @@ fn kubectl_shows_and_explains() {
             "SECRET",
             "CREDENTIAL",
             "REQUESTS",
+            "DELIVERED",
             "REASON",
         ];
         assert_eq!(header, columns);

@@ -79,5 +79,7 @@ fn suspended_and_resumed_it_is_the_same_credential() {
             "nobody wrote the Secret"
         );
         space.event("resting", "Suspended").await;
+        let note = space.event("resting", "Resumed").await;
+        assert_eq!(note, "Resumed: gates accept the token again");
     });
 }

@@ -100,10 +100,10 @@ fn forbidden_secrets_are_reported_and_waited_for() {
                 reason(token, ConditionType::Reconciling).as_deref() == Some("SecretForbidden")
             })
             .await;
-        assert!(
-            token.status.as_ref().unwrap().is_true(ConditionType::Ready),
-            "what was delivered stays valid"
-        );
+        assert_eq!(reason(&token, ConditionType::Ready).as_deref(), Some("SecretForbidden"));
+        let status = token.status.as_ref().unwrap();
+        assert!(!status.is_true(ConditionType::Ready), "what is declared cannot be carried out");
+        assert!(status.is_true(ConditionType::Delivered), "what was delivered stays valid");
         let message = &token.status.as_ref().unwrap().condition(ConditionType::Reconciling).unwrap().message;
         assert!(message.contains("patch") && message.contains("secrets"), "{message}");
         assert_eq!(space.holds_active(&token).await.expose(), held.expose());

@@ -66,6 +66,7 @@ fn a_compromise_ends_everything_at_once() {
         }
         assert_ne!(space.holds_active(&token).await.expose(), leaked.expose());
         space.event("leaked", "Compromised").await;
+        assert_eq!(space.told("leaked", "Compromised").await, 1, "counted once");
     });
 }
 

@@ -248,6 +248,16 @@ impl Space {
         .await
     }
 
+    /// How often an event about `token` was told so far, repetitions in a series included.
+    pub async fn told(&self, token: &str, wanted: &str) -> i32 {
+        let about = |event: &Event| {
+            event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(token))
+                && event.reason.as_deref() == Some(wanted)
+        };
+        let times = |event: Event| event.series.map_or(1, |series| series.count);
+        self.events().await.into_iter().filter(about).map(times).sum()
+    }
+
     // --- The end of a case -------------------------------------------------------------------------------------------
 
     /// No token that ever stood in a Secret of this cluster stands in an ApiToken, an event, a log or a metric.
