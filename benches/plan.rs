@@ -11,6 +11,7 @@ use serde_json::json;
 use std::hint::black_box;
 use tokenward::api::ApiToken;
 use tokenward::controller::kept::Kept;
+use tokenward::domain::directory::Directory;
 use tokenward::domain::lifecycle;
 use tokenward::domain::plan::{Observed, SecretView, Settings, Step, plan};
 use tokenward::domain::ports::{Entropy, EntropyError};
@@ -54,6 +55,7 @@ fn settled(spec: serde_json::Value, now: Timestamp) -> (ApiToken, SecretView) {
                 in_hand: None,
                 refusal: None,
                 usage: &Observation::unasked(),
+                world: &Directory::default(),
             },
         )
     };
@@ -98,6 +100,7 @@ fn benches(criterion: &mut Criterion) {
             in_hand: None,
             refusal: None,
             usage: &Observation::unasked(),
+            world: &Directory::default(),
         };
         group.bench_function(name, |bencher| bencher.iter(|| plan(now, &settings, black_box(&observed))));
     }
@@ -109,6 +112,7 @@ fn benches(criterion: &mut Criterion) {
         in_hand: None,
         refusal: None,
         usage: &Observation::unasked(),
+        world: &Directory::default(),
     };
     group.bench_function("first issue", |bencher| bencher.iter(|| plan(now, &settings, black_box(&first))));
     group.finish();

@@ -325,6 +325,19 @@ YAML
 
 install() { helm upgrade --install "$RELEASE" "$CHART" --namespace "$NAMESPACE" "$@"; }
 
+# disown_crds HOW: the CRDs as they are when somebody else made them.
+disown_crds() {
+  if [[ $1 == "applied before Helm" ]]; then
+    kubectl label --filename "$CHART/crd" app.kubernetes.io/managed-by- >/dev/null
+    kubectl annotate --filename "$CHART/crd" meta.helm.sh/release-name- meta.helm.sh/release-namespace- >/dev/null
+  else
+    kubectl create --filename "$CHART/crd" >/dev/null 2>&1 || true
+    kubectl label --filename "$CHART/crd" --overwrite app.kubernetes.io/managed-by=Helm >/dev/null
+    kubectl annotate --filename "$CHART/crd" --overwrite meta.helm.sh/release-name=former >/dev/null
+    kubectl annotate --filename "$CHART/crd" --overwrite meta.helm.sh/release-namespace=elsewhere >/dev/null
+  fi
+}
+
 # A later version of the chart, whose CRD has one more category.
 upgrade_crd() {
   cp -r "$CHART" "$WORK/later"
@@ -429,7 +442,14 @@ released() {
     kubectl get daemonsets,networkpolicies,poddisruptionbudgets,horizontalpodautoscalers \
       --all-namespaces --selector "app.kubernetes.io/instance=$RELEASE" --output name
   )"
-  check "installs again over the CRDs that stayed" install --set crds.keep=false
+  check "installs again over the CRDs that stayed" install
+  for before in "applied before Helm" "kept from another release"; do
+    helm uninstall "$RELEASE" --namespace "$NAMESPACE" --wait >/dev/null
+    disown_crds "$before"
+    same "CRDs $before are refused" refused "$(install >/dev/null 2>&1 || echo refused)"
+    check "and taken over with --take-ownership" install --take-ownership --set crds.keep=false
+    check "and upgraded from then on" install --set crds.keep=false
+  done
   check "helm uninstall with crds.keep=false" helm uninstall "$RELEASE" --namespace "$NAMESPACE" --wait
   same "takes the CRDs along" '' "$(kubectl get --filename "$CHART/crd" --ignore-not-found --output name)"
 }

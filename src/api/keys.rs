@@ -16,6 +16,10 @@ pub const RETIRE_NOW_AT: &str = "tokenward.dev/retire-now-at";
 /// The request annotations.
 pub const REQUESTS: [&str; 3] = [ROTATE_REQUESTED_AT, RETIRE_NOW_AT, COMPROMISED_AT];
 
+/// Request annotation on an ApiToken: the uid of the Secret of its name, which nobody controls, to be taken over with the
+/// credential that it holds. Counts once.
+pub const ADOPT: &str = "tokenward.dev/adopt";
+
 /// Secret annotation: the owner's name; also the first key looked up when the owner is resolved.
 pub const OWNER: &str = "tokenward.dev/owner";
 /// Secret annotation: how to reach the owner.

@@ -118,7 +118,7 @@ words! {
         /// No owner was found anywhere.
         NoOwner,
 
-        // States of `InUse`, `Idle`, `SupersededInUse` and `CredentialClash`.
+        // States of `InUse`, `Idle` and `SupersededInUse`.
         /// A gate accepted the token lately.
         InUse,
         /// No gate has ever accepted the token, and one has watched since it was issued.
@@ -131,8 +131,6 @@ words! {
         NotObserved,
         /// A superseded credential is still used although its deadline is near.
         SupersededInUse,
-        /// Another ApiToken's status holds a credential of the same id.
-        IdClash,
     }
 }
 

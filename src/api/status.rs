@@ -207,6 +207,10 @@ pub struct LastHandled {
     #[schemars(length(max = 128))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retire_now_at: Option<String>,
+    /// Last honoured value of `tokenward.dev/adopt`.
+    #[schemars(length(max = 128))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<String>,
 }
 
 /// What gates reported, in brief; the TokenUsage of the same name has the detail.
@@ -249,8 +253,6 @@ pub enum ConditionType {
     Idle,
     /// A superseded credential is still used although its deadline is near. Present only while true.
     SupersededInUse,
-    /// Another ApiToken's status holds a credential of the same id. Present only while true.
-    CredentialClash,
     /// The API server stored the Secret otherwise than it was written. Present only while true.
     SecretMutated,
     /// An annotation that looks like a request asks for nothing. Present only while true.
@@ -259,7 +261,7 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// Every type that the controller writes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::Ready,
         Self::Delivered,
         Self::Reconciling,
@@ -269,7 +271,6 @@ impl ConditionType {
         Self::InUse,
         Self::Idle,
         Self::SupersededInUse,
-        Self::CredentialClash,
         Self::SecretMutated,
         Self::UnknownAnnotation,
     ];
@@ -286,7 +287,6 @@ impl ConditionType {
             Self::InUse => "InUse",
             Self::Idle => "Idle",
             Self::SupersededInUse => "SupersededInUse",
-            Self::CredentialClash => "CredentialClash",
             Self::SecretMutated => "SecretMutated",
             Self::UnknownAnnotation => "UnknownAnnotation",
         }

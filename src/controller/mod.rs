@@ -130,6 +130,7 @@ impl Controller {
             namespaces: namespaces.clone(),
             usage: usage.source,
             budget: usage.budget.clone(),
+            world: usage.world.clone(),
             memory: memory.clone(),
             announcer,
             metrics: metrics.clone(),

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
+use kube::api::ObjectMeta;
+use parking_lot::RwLock;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -16,12 +18,14 @@ use super::kept::Kept;
 use super::looks::Next;
 use super::memory::{Memory, Verified};
 use super::metrics::Metrics;
-use crate::api::{ApiToken, ApiTokenStatus, CredentialState, Reason};
+use crate::api::{ApiToken, ApiTokenStatus, Credential, CredentialState, Reason};
+use crate::domain::directory::Directory;
 use crate::domain::notice::notices;
 use crate::domain::plan::{Observed, ReadSecret, SecretView, Settings, Step, plan};
 use crate::domain::ports::{Clock, Entropy, UsageSource};
 use crate::domain::status::Problem;
 use crate::domain::token::Token;
+use crate::domain::usage::Observation;
 use crate::domain::{delivery, lifecycle, mutation, news};
 use crate::platform::budget::{Purse, Shared};
 
@@ -52,6 +56,8 @@ pub struct Context {
     pub usage: Arc<dyn UsageSource>,
     /// What may be written that nobody waits for.
     pub budget: Shared,
+    /// What every ApiToken has published.
+    pub world: Arc<RwLock<Directory>>,
     /// What this process remembers.
     pub memory: Arc<Memory>,
     /// Publishes events.
@@ -222,15 +228,7 @@ impl<'a> Look<'a> {
         // So is what gates reported.
         let usage = self.context.usage.observe(self.token.uid(), self.context.clock.now());
         for _ in 0..MAX_STEPS {
-            let observed = Observed {
-                token: &self.token,
-                namespace: namespace.as_ref(),
-                secret: &self.secret,
-                in_hand: self.in_hand.as_ref(),
-                refusal: self.refusal.as_ref(),
-                usage: &usage,
-            };
-            let step = plan(self.context.clock.now(), &self.context.settings, &observed);
+            let step = self.plan(namespace.as_ref(), &usage);
             match step {
                 Step::Wait { wake, blocked } => {
                     self.remember();
@@ -252,6 +250,19 @@ impl<'a> Look<'a> {
             }
         }
         Err(Error::Endless(MAX_STEPS))
+    }
+
+    fn plan(&self, namespace: Option<&ObjectMeta>, usage: &Observation) -> Step {
+        let observed = Observed {
+            token: &self.token,
+            namespace,
+            secret: &self.secret,
+            in_hand: self.in_hand.as_ref(),
+            refusal: self.refusal.as_ref(),
+            usage,
+            world: &self.context.world.read(),
+        };
+        plan(self.context.clock.now(), &self.context.settings, &observed)
     }
 
     /// Carries out one step. False: the ApiToken is gone.
@@ -295,8 +306,11 @@ impl<'a> Look<'a> {
                 // Held before it is published: an answer that gets lost does not lose the plaintext.
                 self.context.memory.hold(&self.token, minted.clone());
                 self.in_hand = Some(minted);
+                let _ = self.reserve(&status);
                 self.write_status(*status).await
             }
+            // Another was faster: what that means is planned anew.
+            Step::WriteStatus(status) if !self.reserve(&status) => Ok(true),
             Step::WriteStatus(status) => self.write_status(*status).await,
         }
     }
@@ -318,6 +332,14 @@ impl<'a> Look<'a> {
             };
             self.context.memory.verified(&self.token, verified);
         }
+    }
+
+    /// A digest is published by one ApiToken only, also where two are looked at side by side and the watch lags behind both.
+    fn reserve(&self, after: &ApiTokenStatus) -> bool {
+        let before = self.token.status.as_ref().map_or(&[][..], |status| &status.credentials);
+        let is_new = |credential: &&Credential| before.iter().all(|known| known.digest != credential.digest);
+        let mut new = after.credentials.iter().filter(is_new);
+        new.all(|credential| self.context.world.write().reserve(self.token.uid(), &credential.digest))
     }
 
     /// Lets the plan say in the status what the user can do something about; passes on the rest.

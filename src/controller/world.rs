@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use serde::Deserialize;
 
 use super::kept::Kept;
-use crate::domain::directory::{Claimant, Directory};
+use crate::domain::directory::{Claimant, Directory, Published, print_of};
 use crate::domain::token::CredentialId;
 
 /// As much of an ApiToken as the directory takes.
@@ -37,7 +37,20 @@ struct Credentials {
 #[serde(rename_all = "camelCase")]
 struct Credential {
     id: String,
+    digest: String,
+    state: String,
     last_used_at: Option<Time>,
+}
+
+impl Credential {
+    fn published(&self) -> Option<Published> {
+        Some(Published {
+            id: CredentialId::parse(&self.id)?,
+            print: print_of(&self.digest),
+            current: matches!(self.state.as_str(), "Pending" | "Active"),
+            shown: self.last_used_at.as_ref().map(|at| at.0.as_second()),
+        })
+    }
 }
 
 /// Takes in what the watch says of one ApiToken.
@@ -48,7 +61,7 @@ pub fn follow(world: &RwLock<Directory>, event: &Event<Kept>) {
             // Folded up by us: it cannot be.
             Err(error) => tracing::error!(%error, "ApiToken in the store cannot be read"),
         },
-        Event::Delete(token) => drop(world.write().remove(token.uid())),
+        Event::Delete(token) => world.write().remove(token.uid()),
         Event::Init | Event::InitDone => {}
     }
 }
@@ -66,7 +79,7 @@ pub fn listed(world: &RwLock<Directory>, namespace: Option<&str>, uids: &HashSet
         world.uids().filter(is_gone).map(str::to_owned).collect()
     };
     let mut world = world.write();
-    gone.iter().for_each(|uid| drop(world.remove(uid)));
+    gone.iter().for_each(|uid| world.remove(uid));
 }
 
 fn apply(world: &RwLock<Directory>, token: &Kept, glance: &Glance) {
@@ -76,16 +89,9 @@ fn apply(world: &RwLock<Directory>, token: &Kept, glance: &Glance) {
         namespace: token.namespace().to_owned(),
         name: token.name().to_owned(),
     };
-    let all = || glance.status.credentials.iter().chain(&glance.status.ended);
-    let ids: Vec<_> = all().filter_map(|credential| CredentialId::parse(&credential.id)).collect();
-    let mut world = world.write();
-    world.apply(&claimant, &ids);
-    for credential in all() {
-        let id = CredentialId::parse(&credential.id);
-        if let Some((id, at)) = id.zip(credential.last_used_at.as_ref()) {
-            world.show(id, at.0.as_second());
-        }
-    }
+    let all = glance.status.credentials.iter().chain(&glance.status.ended);
+    let published: Vec<_> = all.filter_map(Credential::published).collect();
+    world.write().apply(&claimant, &published);
 }
 
 #[cfg(test)]
@@ -124,11 +130,11 @@ mod tests {
         let world = RwLock::default();
         follow(&world, &Event::Apply(token("shop", "orders", &["aaaaaaaaaa", "forged"])));
         let world = world.read();
-        let (claimant, ids) = world.token("uid-orders").unwrap();
+        let (claimant, published) = world.token("uid-orders").unwrap();
         assert_eq!((claimant.namespace.as_str(), claimant.created), ("shop", 1_767_225_600));
-        assert_eq!(ids, [id("aaaaaaaaaa"), id("zzzzzzzzzz")]);
-        assert_eq!(world.shown(id("aaaaaaaaaa")), Some(1_767_312_000));
-        assert_eq!(world.shown(id("zzzzzzzzzz")), None);
+        let known: Vec<_> = published.iter().map(|one| (one.id, one.current, one.shown)).collect();
+        let used = (id("aaaaaaaaaa"), true, Some(1_767_312_000));
+        assert_eq!(known, [used, (id("zzzzzzzzzz"), false, None)]);
     }
 
     #[test]

@@ -133,7 +133,23 @@ pub fn holds_under(secret: &Secret, key: &str, digest: &str) -> bool {
 /// The token that the Secret's annotation names as delivered, under whichever key.
 pub fn noted_token(secret: &Secret) -> Option<Token> {
     let id = secret.metadata.annotations.as_ref()?.get(keys::CREDENTIAL)?;
-    secret.data.as_ref()?.values().filter_map(token_in).find(|token| token.id() == id)
+    tokens(secret).find(|token| token.id() == id)
+}
+
+/// When that was issued, by the Secret's annotation, in whole seconds. Whoever may write the Secret writes what they like.
+pub fn noted_issue(secret: &Secret) -> Option<Timestamp> {
+    let noted: Timestamp = secret.metadata.annotations.as_ref()?.get(keys::ISSUED_AT)?.parse().ok()?;
+    Timestamp::from_second(noted.as_second()).ok()
+}
+
+/// Every token in the Secret, under whichever key.
+pub fn tokens(secret: &Secret) -> impl Iterator<Item = Token> {
+    secret.data.iter().flat_map(|data| data.values()).filter_map(token_in)
+}
+
+/// The token under this key.
+pub fn token_under(secret: &Secret, key: &str) -> Option<Token> {
+    secret.data.as_ref()?.get(key).and_then(token_in)
 }
 
 fn token_in(value: &ByteString) -> Option<Token> {

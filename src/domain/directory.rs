@@ -1,17 +1,15 @@
-//! Who holds which credential id. Ids are random, so two ApiTokens never share one by chance: a clash is a restored
-//! backup or a forged status. The older ApiToken wins, on every gate alike, and both are told.
+//! Which ApiTokens there are, which credentials each has published, and so whether a credential is anybody's already.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use super::token::CredentialId;
+use super::token::{CredentialId, digest_bytes};
 
-/// An ApiToken as it competes for an id. Ordered by age: the smaller one wins.
+/// An ApiToken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claimant {
     /// `metadata.creationTimestamp`, Unix seconds.
     pub created: i64,
-    /// `metadata.uid`, which decides between two of the same second.
+    /// `metadata.uid`.
     pub uid: String,
     /// Namespace.
     pub namespace: String,
@@ -19,142 +17,133 @@ pub struct Claimant {
     pub name: String,
 }
 
-/// An id that two ApiTokens claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Clash {
-    /// The id.
-    pub id: CredentialId,
-    /// `namespace/name` of the other.
-    pub other: String,
-    /// Whether the one that was asked about is the one that gates accept.
-    pub wins: bool,
+/// The first half of a digest: 128 bits, so that nobody makes up a token with the same one.
+pub type Print = u128;
+
+/// The print of a digest as a status writes it; `None` if that is none.
+pub fn print_of(digest: &str) -> Option<Print> {
+    digest_bytes(digest)?.first_chunk().map(|half| Print::from_be_bytes(*half))
 }
 
-/// An ApiToken and the ids that its status names.
-type Holding = (Arc<Claimant>, Box<[CredentialId]>);
+/// A credential that the status of an ApiToken names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its id.
+    pub id: CredentialId,
+    /// Of its digest, if that can be read.
+    pub print: Option<Print>,
+    /// It is in the Secret, or on its way there.
+    pub current: bool,
+    /// When it was last used, as far as the status says so; Unix seconds.
+    pub shown: Option<i64>,
+}
 
-/// Every ApiToken with the ids that its status names, living and ended. Some 550 bytes each with three ids: names are held once, and a claim
-/// is a pointer.
+/// An ApiToken with what it has published.
+#[derive(Clone, Debug)]
+struct Entry {
+    claimant: Claimant,
+    credentials: Box<[Published]>,
+    /// What was current when every credential vanished from the status, until there is one again.
+    lost: Box<[Print]>,
+    /// What it is about to publish, or was once: nobody else may meanwhile.
+    reserved: Option<Print>,
+}
+
+impl Entry {
+    fn prints(&self) -> impl Iterator<Item = Print> {
+        self.credentials.iter().filter_map(|credential| credential.print).chain(self.reserved)
+    }
+}
+
+/// Every ApiToken that this process knows of, with the credentials that its status names, living and ended. Some 500 bytes each
+/// with three credentials.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    tokens: HashMap<Box<str>, Holding>,
-    claims: HashMap<CredentialId, Claims>,
-    /// When each id was last used, as far as a status says so; Unix seconds.
-    shown: HashMap<CredentialId, i64>,
-}
-
-/// Who claims an id. Almost always one.
-#[derive(Clone, Debug)]
-enum Claims {
-    One(Arc<Claimant>),
-    /// In order: the first one holds it.
-    Many(Vec<Arc<Claimant>>),
-}
-
-impl Claims {
-    fn as_slice(&self) -> &[Arc<Claimant>] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
-        }
-    }
-
-    fn insert(&mut self, claimant: &Arc<Claimant>) {
-        let mut all = self.as_slice().to_vec();
-        if let Err(at) = all.binary_search(claimant) {
-            all.insert(at, claimant.clone());
-            *self = Self::Many(all);
-        }
-    }
-
-    /// The claims without this one; `None` if none is left.
-    fn without(&self, claimant: &Claimant) -> Option<Self> {
-        let mut left: Vec<_> =
-            self.as_slice().iter().filter(|other| other.as_ref() != claimant).cloned().collect();
-        match left.len() {
-            0 => None,
-            1 => left.pop().map(Self::One),
-            _ => Some(Self::Many(left)),
-        }
-    }
+    tokens: HashMap<Box<str>, Entry>,
+    /// How often each digest is published.
+    published: HashMap<Print, u32>,
 }
 
 impl Directory {
-    /// An ApiToken is there, or changed. Returns the ids whose holder may be another now, its own included.
-    pub fn apply(&mut self, claimant: &Claimant, ids: &[CredentialId]) -> Vec<CredentialId> {
-        let mut touched = self.take(&claimant.uid);
-        let claimant = Arc::new(claimant.clone());
-        for id in ids {
-            self.claims
-                .entry(*id)
-                .and_modify(|claims| claims.insert(&claimant))
-                .or_insert_with(|| Claims::One(claimant.clone()));
-            if !touched.contains(id) {
-                touched.push(*id);
+    /// An ApiToken is there, or changed.
+    pub fn apply(&mut self, claimant: &Claimant, credentials: &[Published]) {
+        let before = self.take(&claimant.uid);
+        let mut credentials: Box<[Published]> = credentials.into();
+        let (mut lost, mut reserved) = (Box::default(), None);
+        if let Some(before) = before {
+            for credential in &mut credentials {
+                let was = before.credentials.iter().find(|was| was.id == credential.id);
+                credential.shown = credential.shown.or(was.and_then(|was| was.shown));
+            }
+            let current = before.credentials.iter().filter(|was| was.current).filter_map(|was| was.print);
+            lost = match (credentials.is_empty(), before.credentials.is_empty()) {
+                (true, true) => before.lost,
+                (true, false) => current.collect(),
+                (false, _) => Box::default(),
+            };
+            reserved = before.reserved;
+        }
+        self.put(Entry { claimant: claimant.clone(), credentials, lost, reserved });
+    }
+
+    /// An ApiToken is gone.
+    pub fn remove(&mut self, uid: &str) {
+        self.take(uid);
+    }
+
+    fn put(&mut self, entry: Entry) {
+        for print in entry.prints() {
+            *self.published.entry(print).or_default() += 1;
+        }
+        self.tokens.insert(entry.claimant.uid.as_str().into(), entry);
+    }
+
+    fn take(&mut self, uid: &str) -> Option<Entry> {
+        let entry = self.tokens.remove(uid)?;
+        for print in entry.prints() {
+            match self.published.get_mut(&print) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(self.published.remove(&print)),
             }
         }
-        self.tokens.insert(claimant.uid.as_str().into(), (claimant, ids.into()));
-        self.tidy(&touched);
-        touched
+        Some(entry)
     }
 
-    /// An ApiToken is gone. Returns the ids that it held.
-    pub fn remove(&mut self, uid: &str) -> Vec<CredentialId> {
-        let ids = self.take(uid);
-        self.tidy(&ids);
-        ids
+    /// Whether another ApiToken than this one has published a credential of this digest, living or ended, or is about to.
+    pub fn is_anothers(&self, uid: &str, digest: &str) -> bool {
+        let Some(print) = print_of(digest) else { return false };
+        let own = self.tokens.get(uid).map_or(0, |entry| entry.prints().filter(|own| *own == print).count());
+        self.published.get(&print).is_some_and(|all| *all as usize > own)
     }
 
-    fn take(&mut self, uid: &str) -> Vec<CredentialId> {
-        let Some((claimant, ids)) = self.tokens.remove(uid) else { return Vec::new() };
-        for id in &ids {
-            match self.claims.get(id).map(|claims| claims.without(&claimant)) {
-                Some(Some(left)) => drop(self.claims.insert(*id, left)),
-                Some(None) => drop(self.claims.remove(id)),
-                None => {}
-            }
+    /// Whether this ApiToken's current credential had this digest when its status lost all of them, as seen by this process.
+    pub fn has_lost(&self, uid: &str, digest: &str) -> bool {
+        let print = print_of(digest);
+        self.tokens.get(uid).is_some_and(|entry| entry.lost.iter().any(|lost| Some(*lost) == print))
+    }
+
+    /// This ApiToken is about to publish a credential of this digest. False if it is another's; else no other may publish it
+    /// from now on, until this one publishes the next, even if it does not come to it.
+    pub fn reserve(&mut self, uid: &str, digest: &str) -> bool {
+        if self.is_anothers(uid, digest) {
+            return false;
         }
-        ids.into_vec()
-    }
-
-    fn tidy(&mut self, ids: &[CredentialId]) {
-        for id in ids.iter().filter(|id| !self.claims.contains_key(id)) {
-            self.shown.remove(id);
+        if let Some(mut entry) = self.take(uid) {
+            entry.reserved = print_of(digest);
+            self.put(entry);
         }
+        true
     }
 
-    /// A status says that this id was used then.
-    pub fn show(&mut self, id: CredentialId, second: i64) {
-        if self.claims.contains_key(&id) {
-            self.shown.insert(id, second);
-        }
+    /// The ApiToken of this uid and its credentials.
+    pub fn token(&self, uid: &str) -> Option<(&Claimant, &[Published])> {
+        self.tokens.get(uid).map(|entry| (&entry.claimant, entry.credentials.as_ref()))
     }
 
-    /// When this id was last used, as far as a status says so: Unix seconds.
-    pub fn shown(&self, id: CredentialId) -> Option<i64> {
-        self.shown.get(&id).copied()
-    }
-
-    /// The ApiToken that this id counts for.
-    pub fn holder(&self, id: CredentialId) -> Option<&Claimant> {
-        self.claims.get(&id)?.as_slice().first().map(AsRef::as_ref)
-    }
-
-    /// The ApiToken of this uid and its ids.
-    pub fn token(&self, uid: &str) -> Option<(&Claimant, &[CredentialId])> {
-        self.tokens.get(uid).map(|(claimant, ids)| (claimant.as_ref(), ids.as_ref()))
-    }
-
-    /// The ids that this ApiToken shares with others.
-    pub fn clashes(&self, uid: &str) -> Vec<Clash> {
-        let Some((claimant, ids)) = self.tokens.get(uid) else { return Vec::new() };
-        let clash = |id: &CredentialId| {
-            let claims = self.claims.get(id)?.as_slice();
-            let wins = claims.first() == Some(claimant);
-            let other = claims.iter().find(|other| *other != claimant)?;
-            Some(Clash { id: *id, other: format!("{}/{}", other.namespace, other.name), wins })
-        };
-        ids.iter().filter_map(clash).collect()
+    /// When this credential of this ApiToken was last used, as far as the status says so: Unix seconds.
+    pub fn shown(&self, uid: &str, id: CredentialId) -> Option<i64> {
+        let (_, credentials) = self.token(uid)?;
+        credentials.iter().find(|credential| credential.id == id)?.shown
     }
 
     /// The uids of those that are there.
@@ -177,72 +166,82 @@ impl Directory {
 mod tests {
     use super::*;
 
-    fn claimant(created: i64, name: &str) -> Claimant {
-        Claimant { created, uid: format!("uid-{name}"), namespace: "shop".into(), name: name.into() }
+    fn claimant(name: &str) -> Claimant {
+        Claimant { created: 1, uid: format!("uid-{name}"), namespace: "shop".into(), name: name.into() }
     }
 
-    fn id(text: &str) -> CredentialId {
-        CredentialId::parse(text).unwrap()
+    fn digest(number: u8) -> String {
+        crate::domain::token::digest_of(&[number])
     }
 
-    #[test]
-    fn the_older_one_wins_whatever_the_order() {
-        let (old, new) = (claimant(1, "old"), claimant(2, "new"));
-        let shared = id("0123456789");
-        for order in [[&old, &new], [&new, &old]] {
-            let mut directory = Directory::default();
-            order.iter().for_each(|claimant| drop(directory.apply(claimant, &[shared])));
-            assert_eq!(directory.holder(shared), Some(&old));
-            assert_eq!(
-                directory.clashes("uid-old")[0],
-                Clash { id: shared, other: "shop/new".into(), wins: true }
-            );
-            assert_eq!(
-                directory.clashes("uid-new")[0],
-                Clash { id: shared, other: "shop/old".into(), wins: false }
-            );
-            assert_eq!(directory.remove("uid-old"), [shared]);
-            assert_eq!(directory.holder(shared), Some(&new));
-            assert!(directory.clashes("uid-new").is_empty());
-        }
+    fn published(number: u8, current: bool) -> Published {
+        let id = CredentialId::parse(&format!("{number:010}")).unwrap();
+        Published { id, print: print_of(&digest(number)), current, shown: None }
     }
 
     #[test]
-    fn ids_that_are_given_up_are_nobodys() {
+    fn a_digest_is_anothers_while_another_names_it() {
         let mut directory = Directory::default();
-        let one = claimant(1, "one");
-        directory.apply(&one, &[id("aaaaaaaaaa"), id("bbbbbbbbbb")]);
-        let mut touched = directory.apply(&one, &[id("cccccccccc"), id("bbbbbbbbbb")]);
-        touched.sort();
-        assert_eq!(touched, [id("aaaaaaaaaa"), id("bbbbbbbbbb"), id("cccccccccc")]);
-        assert_eq!(directory.holder(id("aaaaaaaaaa")), None);
-        assert_eq!(directory.len(), 1);
-    }
-    #[test]
-    fn three_that_share_an_id_give_it_up_one_by_one() {
-        let shared = id("0123456789");
-        let mut directory = Directory::default();
-        for (created, name) in [(2, "b"), (3, "c"), (1, "a")] {
-            directory.apply(&claimant(created, name), &[shared]);
-        }
-        for name in ["a", "b", "c"] {
-            assert_eq!(directory.holder(shared).map(|holder| holder.name.as_str()), Some(name));
-            directory.remove(&format!("uid-{name}"));
-        }
-        assert!(directory.holder(shared).is_none() && directory.is_empty());
+        assert!(!directory.is_anothers("uid-a", &digest(1)));
+        directory.apply(&claimant("a"), &[published(1, true), published(2, false)]);
+        assert!(!directory.is_anothers("uid-a", &digest(1)), "its own");
+        assert!(directory.is_anothers("uid-b", &digest(1)) && directory.is_anothers("uid-b", &digest(2)));
+        assert!(directory.is_anothers("uid-unheard-of", &digest(1)));
+        directory.apply(&claimant("b"), &[published(1, true)]);
+        assert!(directory.is_anothers("uid-a", &digest(1)), "now it is both's");
+        directory.remove("uid-b");
+        assert!(!directory.is_anothers("uid-a", &digest(1)));
+        directory.apply(&claimant("a"), &[]);
+        assert!(!directory.is_anothers("uid-b", &digest(1)) && directory.published.is_empty());
+        assert!(!directory.is_anothers("uid-b", "sha256:short") && print_of("sha256:short").is_none());
     }
 
     #[test]
-    fn what_is_shown_goes_with_the_last_claim() {
-        let shared = id("0123456789");
+    fn what_is_about_to_be_published_is_taken() {
         let mut directory = Directory::default();
-        directory.show(shared, 7);
-        assert_eq!(directory.shown(shared), None, "nobody's");
-        directory.apply(&claimant(1, "a"), &[shared]);
-        directory.show(shared, 7);
-        directory.apply(&claimant(1, "a"), &[shared]);
-        assert_eq!(directory.shown(shared), Some(7), "an update forgets nothing");
-        directory.apply(&claimant(1, "a"), &[]);
-        assert_eq!(directory.shown(shared), None);
+        directory.apply(&claimant("a"), &[]);
+        directory.apply(&claimant("b"), &[]);
+        assert!(directory.reserve("uid-a", &digest(1)));
+        assert!(directory.reserve("uid-a", &digest(1)), "again, after a write that failed");
+        assert!(!directory.reserve("uid-b", &digest(1)));
+        // The watch has not shown it yet.
+        directory.apply(&claimant("a"), &[]);
+        assert!(directory.is_anothers("uid-b", &digest(1)));
+        directory.apply(&claimant("a"), &[published(1, true)]);
+        assert!(!directory.is_anothers("uid-a", &digest(1)) && directory.is_anothers("uid-b", &digest(1)));
+        directory.remove("uid-a");
+        assert!(directory.reserve("uid-b", &digest(1)));
+    }
+
+    #[test]
+    fn only_what_was_current_is_remembered_of_a_status_that_was_wiped() {
+        let mut directory = Directory::default();
+        directory.apply(&claimant("a"), &[published(1, true), published(2, false)]);
+        assert!(!directory.has_lost("uid-a", &digest(1)), "it is there");
+        directory.apply(&claimant("a"), &[]);
+        directory.apply(&claimant("a"), &[]);
+        assert!(directory.has_lost("uid-a", &digest(1)) && !directory.has_lost("uid-a", &digest(2)));
+        assert!(!directory.has_lost("uid-b", &digest(1)));
+        directory.apply(&claimant("a"), &[published(3, true)]);
+        directory.apply(&claimant("a"), &[]);
+        assert!(!directory.has_lost("uid-a", &digest(1)) && directory.has_lost("uid-a", &digest(3)));
+        directory.remove("uid-a");
+        directory.apply(&claimant("a"), &[]);
+        assert!(!directory.has_lost("uid-a", &digest(3)), "another of the same uid, as far as anybody knows");
+    }
+
+    #[test]
+    fn what_is_shown_is_each_ones_own() {
+        let mut directory = Directory::default();
+        let at = |shown| Published { shown, ..published(1, true) };
+        directory.apply(&claimant("a"), &[at(Some(7))]);
+        directory.apply(&claimant("b"), &[at(None)]);
+        let id = published(1, true).id;
+        assert_eq!((directory.shown("uid-a", id), directory.shown("uid-b", id)), (Some(7), None));
+        directory.apply(&claimant("a"), &[at(None)]);
+        assert_eq!(directory.shown("uid-a", id), Some(7), "an update forgets nothing");
+        directory.apply(&claimant("a"), &[]);
+        directory.apply(&claimant("a"), &[at(None)]);
+        assert_eq!(directory.shown("uid-a", id), None);
     }
 }

@@ -247,7 +247,7 @@ fn redelivered(before: &ApiTokenStatus, after: &ApiTokenStatus, notices: &mut Ve
     }
 }
 
-/// What gates found: idleness and its end, a superseded credential in use, an id that is claimed twice.
+/// What gates found: idleness and its end, a superseded credential in use.
 fn used(before: &ApiTokenStatus, after: &ApiTokenStatus, notices: &mut Vec<Notice>) {
     let mut began = |kind: ConditionType, warning: bool| {
         if let Some(condition) =
@@ -259,7 +259,6 @@ fn used(before: &ApiTokenStatus, after: &ApiTokenStatus, notices: &mut Vec<Notic
     };
     began(ConditionType::Idle, false);
     began(ConditionType::SupersededInUse, true);
-    began(ConditionType::CredentialClash, true);
     // What workloads notice too is told as what is in the way.
     let in_the_way = |condition: &Condition| condition.reason == Reason::DataMutated.as_str();
     if !after.condition(ConditionType::SecretMutated).is_some_and(in_the_way) {

@@ -3,6 +3,7 @@
 //! `plan` is called again after each step with what the step made true, until it says [`Step::Wait`]. It remembers
 //! nothing: a crash between two steps is repaired by looking.
 
+mod adoption;
 mod holding;
 mod standing;
 mod using;
@@ -15,6 +16,7 @@ use kube::api::ObjectMeta;
 use self::holding::Holding;
 use self::standing::Standing;
 use super::delivery::{self, DesiredSecret};
+use super::directory::Directory;
 use super::lifecycle::{self, End};
 use super::ownership::{self, OwnerOrigin, OwnershipRules};
 use super::requests;
@@ -83,6 +85,8 @@ pub struct Observed<'a> {
     pub refusal: Option<&'a Problem>,
     /// What gates reported.
     pub usage: &'a Observation,
+    /// What every ApiToken has published.
+    pub world: &'a Directory,
 }
 
 /// What to do next.
@@ -213,14 +217,11 @@ impl<'a> Planner<'a> {
         }
         match self.holding() {
             Holding::Unknown => Step::ReadSecret,
-            Holding::Foreign => {
-                self.standing = Standing::Compared(None);
-                let message = self.foreign_message();
-                self.settle_with(Problem::terminal(Reason::SecretConflict, message))
-            }
+            Holding::Foreign => self.meet_foreign(),
             Holding::Pending(id) => self.confirm(&id, expiry),
             Holding::Orphan(token) => {
-                let issued = self.orphan_issued_at();
+                let SecretView::Read(read) = self.observed.secret else { return Step::ReadSecret };
+                let issued = self.noted_issue(&read.secret, self.created);
                 lifecycle::adopt(&mut self.draft, &token, issued, expiry);
                 self.settle(Some(true))
             }
@@ -255,6 +256,7 @@ impl<'a> Planner<'a> {
             });
             self.handled_mut().retire_now_at = retire;
         }
+        self.forget_pointless_adoption();
     }
 
     fn request(&self, key: &str) -> Option<String> {
@@ -412,9 +414,6 @@ impl<'a> Planner<'a> {
 
     /// Writes the status if it says something new; waits otherwise.
     fn settle(mut self, held: Option<bool>) -> Step {
-        let lost = self.lost_clash();
-        let held = held.map(|held| held && lost.is_none());
-        self.problem = self.problem.or(lost);
         let next_rotation = self.next_rotation();
         let rests = self.is_over() || self.observed.token.spec.suspend;
         self.draft.next_rotation_time = next_rotation.filter(|_| !rests).map(Time);

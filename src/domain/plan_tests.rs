@@ -3,6 +3,8 @@
 // Tables of named acts read best as they stand.
 #![allow(clippy::type_complexity)]
 
+#[path = "plan_tests/adoption.rs"]
+mod adoption;
 #[path = "plan_tests/ends.rs"]
 mod ends;
 #[path = "plan_tests/issue.rs"]

@@ -69,7 +69,7 @@ fn looks_like_ours(key: &str) -> bool {
 
 fn is_read(key: &str, rules: &OwnershipRules) -> bool {
     let mut read = rules.owner_keys.iter().chain(&rules.contact_keys);
-    [keys::OWNER, keys::CONTACT, keys::SCHEMA].contains(&key) || read.any(|owner| owner == key)
+    [keys::OWNER, keys::CONTACT, keys::SCHEMA, keys::ADOPT].contains(&key) || read.any(|owner| owner == key)
 }
 
 /// Whether the same value is likely to be written again for the next request, and would then pass for the old one: `now`,

@@ -186,6 +186,10 @@ impl Expiry {
             }
             // Times in the API are written in whole seconds: a finer one would differ from the status that it was
             // written to, after every write anew.
+            // The status repeats it, and the API server refuses years before 0 there, which offsets lead to.
+            (None, Some(at)) if at.0 < Timestamp::UNIX_EPOCH => {
+                return Err(ScheduleError::OutOfRange { field: "spec.expiry.at" });
+            }
             (None, Some(at)) => Timestamp::from_second(at.0.as_second()).unwrap_or(at.0),
             _ => {
                 return Err(ScheduleError::Choice {

@@ -22,8 +22,6 @@ pub struct Observation {
     pub last_used: BTreeMap<String, Timestamp>,
     /// What stands in the TokenUsage and is due to be shown in the ApiToken; `None` until this leader has persisted something.
     pub persisted: Option<Persisted>,
-    /// Ids that this ApiToken shares with others.
-    pub clashes: Vec<super::directory::Clash>,
 }
 
 /// The coarse summary of a TokenUsage, as it was last persisted. It moves only when it is persisted again, so that showing
@@ -55,6 +53,6 @@ impl super::ports::UsageSource for NoLedger {
 impl Observation {
     /// No ledger listens: nothing is known, nothing is concluded.
     pub fn unasked() -> Self {
-        Self { watched: Watched::Unasked, last_used: BTreeMap::new(), persisted: None, clashes: Vec::new() }
+        Self { watched: Watched::Unasked, last_used: BTreeMap::new(), persisted: None }
     }
 }

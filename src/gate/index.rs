@@ -4,7 +4,10 @@
 //! copies the shards of its own ids, a few entries each, so a revocation costs the same however
 //! many tokens there are.
 //!
-//! An id that several ApiTokens claim counts for the oldest, as [`crate::domain::directory`] rules.
+//! An id is public, and whoever may write Secrets can make up a token with anybody's. So an id may have several *candidates*,
+//! one of each ApiToken that names it, and the digest decides which is meant: a candidate more changes nothing for the others,
+//! and to find the right one of ten thousand takes a dozen comparisons. Only where two ApiTokens name one digest there is a
+//! choice to make, and every gate makes the same: see [`Claim`].
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -22,6 +25,8 @@ use crate::domain::token::CredentialId;
 /// Bits of a key that choose its shard: 65,536 shards take half a megabyte, and hold some fifteen entries each with a million
 /// tokens.
 const SHARD_BITS: u32 = 16;
+/// How far from where it probably is a key is looked for step by step.
+const NEAR: usize = 16;
 
 /// All that gates know, by credential id. See the module.
 pub struct Index {
@@ -31,8 +36,13 @@ pub struct Index {
     book: Mutex<Book>,
 }
 
-/// Entries in the order of their keys; of one key, in the order of age. One allocation.
+/// Entries in the order of their keys; of one key, first the one of the best [`Claim`], then the others in the order of their
+/// digests. One allocation.
 type Shard = ThinArc<(), Slot>;
+
+/// What decides between ApiTokens that name the same digest, or share an id: how the credential stands
+/// ([`Held::rank`]), then age, then the uid. Nothing of it is chosen by who may only write ApiTokens and Secrets.
+type Claim<'a> = (u8, i64, &'a str, &'a str, &'a str);
 
 #[derive(Clone)]
 struct Slot {
@@ -101,8 +111,6 @@ pub struct Stats {
     pub credentials: usize,
     /// ApiTokens that cannot be understood.
     pub unreadable: usize,
-    /// Ids that several ApiTokens claim.
-    pub clashes: usize,
 }
 
 /// A credential of the index. Holds on to the version it was found in; drop it before the next await.
@@ -124,13 +132,13 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// The credential, of the ApiToken that its id counts for.
+    /// A credential of this id: of several, the one of the best claim.
     pub(super) fn find(self) -> Option<Found> {
         let Self { shard, id, key, guess, seen } = self;
         // Of several with one key the first counts.
         let alone = seen == key && (guess == 0 || shard.slice[guess - 1].key != key);
         let slot = if alone { guess } else { position(&shard.slice, key, guess).ok()? };
-        let held = shard.slice[slot].record.held().position(|held| held.id() == id)?;
+        let held = place(&shard.slice[slot].record, id)?;
         Some(Found { shard, slot, held })
     }
 }
@@ -145,6 +153,30 @@ impl Found {
     pub fn held(&self) -> &Held {
         self.record().at(self.held)
     }
+
+    /// The credential of the same id that has this digest: of several, the one of the best claim. This one, if none has.
+    pub(super) fn or_other(mut self, digest: &[u8; 32]) -> Self {
+        let (key, id) = (self.shard.slice[self.slot].key, self.held().id());
+        let others = &self.shard.slice[self.slot + 1..];
+        let alone = others.first().is_none_or(|other| other.key != key);
+        if alone || self.held().digest() == digest {
+            return self;
+        }
+        let others = &others[..others.partition_point(|other| other.key == key)];
+        // Digests are public, and what is compared with them is a hash: the time tells nothing that is worth knowing.
+        let at = others.partition_point(|other| other.digest(id) < digest);
+        if let Some(other) = others.get(at).filter(|other| other.digest(id) == digest)
+            && let Some(held) = place(&other.record, id)
+        {
+            (self.slot, self.held) = (self.slot + 1 + at, held);
+        }
+        self
+    }
+}
+
+/// Where among a record's credentials the one of this id is.
+fn place(record: &Record, id: CredentialId) -> Option<usize> {
+    record.held().position(|held| held.id() == id)
 }
 
 impl std::fmt::Debug for Found {
@@ -190,7 +222,7 @@ impl Index {
         Look { shard, id, key, guess, seen }
     }
 
-    /// The credential of this id, of the ApiToken that it counts for.
+    /// The credential of this id: of several, the one of the best claim.
     pub fn find(&self, id: CredentialId) -> Option<Found> {
         self.look(id).find()
     }
@@ -220,19 +252,14 @@ impl Index {
             let key = self.mix.key(*id);
             let cell = self.shard(key);
             let shard = cell.load_full();
-            let was_clash = claims(&shard.slice, key, self.bits) > 1;
-            let uid = old.or(new).map_or("", |record| record.uid());
             let mut slots = Vec::with_capacity(shard.slice.len() + 1);
-            slots.extend(
-                shard.slice.iter().filter(|slot| slot.key != key || slot.record.uid() != uid).cloned(),
-            );
-            if let Some(record) = new.filter(|_| after.contains(id)) {
-                let slot = Slot { key, record: record.clone() };
-                let at = slots.partition_point(|other| other.order() < slot.order());
-                slots.insert(at, slot);
+            slots.extend(shard.slice.iter().cloned());
+            if let Some(old) = old.filter(|_| before.contains(id)) {
+                withdraw(&mut slots, key, *id, old);
             }
-            let is_clash = claims(&slots, key, self.bits) > 1;
-            stats.clashes = stats.clashes + usize::from(is_clash) - usize::from(was_clash);
+            if let Some(new) = new.filter(|_| after.contains(id)) {
+                enter(&mut slots, *id, Slot { key, record: new.clone() });
+            }
             cell.store(Shard::from_header_and_iter((), slots.into_iter()));
         }
         for (record, sign) in [(old, false), (new, true)] {
@@ -247,10 +274,50 @@ impl Index {
 }
 
 impl Slot {
-    fn order(&self) -> (u64, i64, &str, &str, &str) {
-        let record = &self.record;
-        (self.key, record.created(), record.uid(), record.namespace(), record.name())
+    fn digest(&self, id: CredentialId) -> &[u8; 32] {
+        self.record.credential(id).map_or(&[0; 32], Held::digest)
     }
+
+    fn claim(&self, id: CredentialId) -> Claim<'_> {
+        let record = &self.record;
+        let rank = record.credential(id).map_or(u8::MAX, Held::rank);
+        (rank, record.created(), record.uid(), record.namespace(), record.name())
+    }
+}
+
+/// The entries of this key.
+fn candidates(slots: &[Slot], key: u64) -> std::ops::Range<usize> {
+    let begin = slots.partition_point(|slot| slot.key < key);
+    begin..begin + slots[begin..].partition_point(|slot| slot.key == key)
+}
+
+/// Takes the entry of `old` out.
+fn withdraw(slots: &mut Vec<Slot>, key: u64, id: CredentialId, old: &Record) {
+    let range = candidates(slots, key);
+    let begin = range.start;
+    let Some(at) = range.clone().find(|at| slots[*at].record.is(old)) else { return };
+    slots.remove(at);
+    if at == begin {
+        let best = (begin..range.end - 1).min_by(|a, b| slots[*a].claim(id).cmp(&slots[*b].claim(id)));
+        // The others keep their order.
+        best.into_iter().for_each(|best| slots[begin..=best].rotate_right(1));
+    }
+}
+
+/// Puts an entry in.
+fn enter(slots: &mut Vec<Slot>, id: CredentialId, mut new: Slot) {
+    let range = candidates(slots, new.key);
+    if range.is_empty() {
+        return slots.insert(range.start, new);
+    }
+    let first = &mut slots[range.start];
+    if new.claim(id) < first.claim(id) {
+        std::mem::swap(first, &mut new);
+    }
+    let others = &slots[range.start + 1..range.end];
+    let order = |slot: &Slot| (*slot.digest(id), slot.claim(id)) < (*new.digest(id), new.claim(id));
+    let at = range.start + 1 + others.partition_point(order);
+    slots.insert(at, new);
 }
 
 /// Where a key probably is: keys are spread evenly, so this is mostly right, and one cache line instead of the several that
@@ -260,21 +327,22 @@ fn guess(slots: &[Slot], key: u64, bits: u32) -> usize {
     ((within * slots.len() as u64) >> 32) as usize
 }
 
-/// The first entry of this key, else where it would be, beginning at the guess.
-fn position(slots: &[Slot], key: u64, mut at: usize) -> Result<usize, usize> {
-    while at > 0 && slots[at - 1].key >= key {
-        at -= 1;
+/// The first entry of this key, else where it would be. It is near the guess, except where one id has a great many candidates.
+fn position(slots: &[Slot], key: u64, guess: usize) -> Result<usize, usize> {
+    let is_before = |at: usize| slots.get(at).is_some_and(|slot| slot.key < key);
+    let mut near = guess;
+    for _ in 0..NEAR {
+        if near > 0 && !is_before(near - 1) {
+            near -= 1;
+        } else if is_before(near) {
+            near += 1;
+        } else {
+            break;
+        }
     }
-    while at < slots.len() && slots[at].key < key {
-        at += 1;
-    }
+    let found = (near == 0 || is_before(near - 1)) && !is_before(near);
+    let at = if found { near } else { slots.partition_point(|slot| slot.key < key) };
     if slots.get(at).is_some_and(|slot| slot.key == key) { Ok(at) } else { Err(at) }
-}
-
-/// How many claim this key.
-fn claims(slots: &[Slot], key: u64, bits: u32) -> usize {
-    let begin = position(slots, key, guess(slots, key, bits)).unwrap_or_else(|at| at);
-    slots[begin..].iter().take_while(|slot| slot.key == key).count()
 }
 
 /// Whether a change was taken in.

@@ -33,8 +33,6 @@ table! {
         "Living credentials in the index";
     UNREADABLE: Gauge "gate_unreadable_tokens" []
         "ApiTokens that this gate cannot understand and therefore denies: look for a newer operator or an altered status";
-    CLASHES: Gauge "gate_credential_clashes" []
-        "Credential ids that several ApiTokens claim; the oldest ApiToken counts";
     FEED_AGE: Gauge "gate_feed_age_seconds" []
         "Time since the gate last heard from the API server, -1 before the first time";
     FEED_LAG: Histogram "gate_feed_lag_seconds" []
@@ -252,7 +250,6 @@ impl Collector for AtScrape {
             (&TOKENS, number(stats.tokens)),
             (&CREDENTIALS, number(stats.credentials)),
             (&UNREADABLE, number(stats.unreadable)),
-            (&CLASHES, number(stats.clashes)),
             (&FEED_AGE, age),
         ] {
             Self::gauge(&mut encoder, descriptor, value)?;
@@ -296,7 +293,6 @@ mod tests {
             "tokenward_gate_tokens 1",
             "tokenward_gate_credentials 1",
             "tokenward_gate_unreadable_tokens 0",
-            "tokenward_gate_credential_clashes 0",
             "tokenward_gate_feed_age_seconds 9",
             "tokenward_gate_connections{listener=\"http\"} 1",
             "tokenward_gate_connections{listener=\"grpc\"} 0",

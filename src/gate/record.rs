@@ -1,8 +1,10 @@
 //! One ApiToken as the gate keeps it: what a verdict needs, packed into one allocation. With a million tokens nearly
 //! everything that a verdict looks at comes from memory, not from a cache; side by side it comes in one go.
 //!
-//! An ApiToken that cannot be understood becomes a *tombstone*: its credential ids are denied as `Unreadable`. It is never
+//! An ApiToken that cannot be understood becomes a *tombstone*: its credentials are denied as `Unreadable`. It is never
 //! served from the last version that could be understood, because what changed since may have been a revocation.
+
+mod text;
 
 use std::fmt;
 
@@ -12,15 +14,15 @@ use serde::Deserialize;
 use serde_json::Value;
 use triomphe::ThinArc;
 
-use crate::api::{ApiToken, Credential, EndState, EndedCredential, ExpirySpec, LastHandled, keys};
+pub(super) use self::text::is_word;
+use self::text::{holds, pack, printable};
+use crate::api::{ApiToken, Credential, EndState, EndedCredential, ExpirySpec, LastHandled, Reason, keys};
 use crate::domain::requests;
 use crate::domain::schedule::Expiry;
 use crate::domain::token::{CredentialId, digest_bytes};
 
 /// A time that never comes.
 const NEVER: i64 = i64::MAX;
-/// Most bytes of all texts of one ApiToken together; the definition allows a sixth of it.
-const MAX_TEXT: usize = 60_000;
 /// Most credentials of one ApiToken, living and ended; the definition allows 26.
 const MAX_HELD: usize = 64;
 
@@ -50,6 +52,8 @@ pub struct Held {
     issued_at: i64,
     not_after: i64,
     standing: Standing,
+    /// The operator found it in a Secret; of every other it knows, because it minted it.
+    adopted: bool,
 }
 
 impl Held {
@@ -58,7 +62,7 @@ impl Held {
         self.id
     }
 
-    /// SHA-256 of the whole token. All zeros on a tombstone.
+    /// SHA-256 of the whole token. All zeros where a tombstone does not say it.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
@@ -76,6 +80,17 @@ impl Held {
     /// Its deadline, Unix seconds.
     pub fn not_after(&self) -> Option<i64> {
         (self.not_after != NEVER).then_some(self.not_after)
+    }
+
+    /// How good its claim is where another ApiToken names the same id: the smallest is the best. What was minted goes ahead
+    /// of what was found in a Secret, so that nobody who may write Secrets takes a credential from whom it was issued to,
+    /// and what has ended lives on for nobody who brings it again.
+    pub(super) fn rank(&self) -> u8 {
+        match self.standing {
+            Standing::Living if self.adopted => 2,
+            Standing::Ended(_) => 1,
+            Standing::Living | Standing::Unreadable => 0,
+        }
     }
 
     /// Whether its deadline has passed.
@@ -287,6 +302,11 @@ impl Record {
         self.held().find(|held| held.id == id)
     }
 
+    /// Whether both are one and the same, not only equal.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0.heap_ptr(), other.0.heap_ptr())
+    }
+
     /// Whether the token is for this audience. One without audiences is for every audience.
     pub fn is_for(&self, audience: &str) -> bool {
         self.bytes(AUDIENCES).is_empty() || holds(self.bytes(AUDIENCES), audience)
@@ -308,8 +328,8 @@ impl Record {
         if self.head().tombstone != Some(Tombstone::SomeIds) {
             return self;
         }
-        let ids = self.held().chain(last.held()).map(|held| held.id);
-        let (first, more, empty) = arranged(ids.map(unreadable).collect());
+        let all = self.held().chain(last.held());
+        let (first, more, empty) = arranged(all.map(|held| unreadable(held.id, held.digest)).collect());
         Self(ThinArc::from_header_and_slice(
             Head { first, more, empty, ..self.head().clone() },
             &self.0.slice,
@@ -341,6 +361,7 @@ fn understand(metadata: &ObjectMeta, object: &Value) -> Option<Record> {
             issued_at: 0,
             not_after: NEVER,
             standing: Standing::Ended(ended.state),
+            adopted: false,
         })
     });
     let living = status.credentials.iter().map(|living| {
@@ -350,6 +371,7 @@ fn understand(metadata: &ObjectMeta, object: &Value) -> Option<Record> {
             issued_at: living.issued_at.0.as_second(),
             not_after: living.not_after.as_ref().map_or(NEVER, |at| at.0.as_second()),
             standing: Standing::Living,
+            adopted: living.reason.as_deref() == Some(Reason::Adopted.as_str()),
         })
     });
     // Ended first: an id in both lists is refused.
@@ -390,8 +412,11 @@ fn tombstone(metadata: &ObjectMeta, object: &Value) -> Record {
             None | Some(Value::Null) => {}
             Some(Value::Array(entries)) => {
                 for entry in entries {
-                    match entry.get("id").and_then(Value::as_str).and_then(CredentialId::parse) {
-                        Some(id) if held.len() < MAX_HELD => held.push(unreadable(id)),
+                    let text = |key| entry.get(key).and_then(Value::as_str);
+                    // Known, it keeps others from claiming the same credential.
+                    let digest = text("digest").and_then(digest_bytes).unwrap_or_default();
+                    match text("id").and_then(CredentialId::parse) {
+                        Some(id) if held.len() < MAX_HELD => held.push(unreadable(id, digest)),
                         _ => all = false,
                     }
                 }
@@ -419,8 +444,8 @@ fn tombstone(metadata: &ObjectMeta, object: &Value) -> Record {
     Record(ThinArc::from_header_and_slice(head, text.as_bytes()))
 }
 
-fn unreadable(id: CredentialId) -> Held {
-    Held { id, digest: [0; 32], issued_at: 0, not_after: NEVER, standing: Standing::Unreadable }
+fn unreadable(id: CredentialId, digest: [u8; 32]) -> Held {
+    Held { id, digest, issued_at: 0, not_after: NEVER, standing: Standing::Unreadable, adopted: false }
 }
 
 /// Each id once: of several, the one that came first. The newest living one goes ahead of all.
@@ -431,44 +456,7 @@ fn arranged(mut held: Vec<Held>) -> (Held, Box<[Held]>, bool) {
     let newest = held.iter().enumerate().max_by_key(|(_, held)| rank(held)).map(|(at, _)| at);
     let first = newest.map(|at| held.remove(at));
     let empty = first.is_none();
-    (first.unwrap_or_else(|| unreadable(CredentialId::default())), held.into_boxed_slice(), empty)
-}
-
-/// Whether `word` is among the words that spaces separate.
-fn holds(words: &[u8], word: &str) -> bool {
-    !word.is_empty() && words.split(|byte| *byte == b' ').any(|own| own == word.as_bytes())
-}
-
-/// What the definition allows in scopes and audiences: no spaces, which separate them here, and nothing that would have to
-/// be escaped in a header.
-pub(super) fn is_word(text: &str) -> bool {
-    (1..=128).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:/*-".contains(&byte))
-}
-
-fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for byte in text.trim().bytes() {
-        if byte == b' ' || byte.is_ascii_graphic() {
-            safe.push(char::from(byte));
-        } else {
-            safe.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    safe
-}
-
-fn pack(metadata: &ObjectMeta, owner: &str, scopes: &str, audiences: &str) -> Option<(String, [u16; 5])> {
-    let (namespace, name) = (metadata.namespace.as_deref()?, metadata.name.as_deref()?);
-    let mut text = String::new();
-    let mut ends = [0; 5];
-    let token = format!("{namespace}/{name}");
-    let parts = [audiences, scopes, owner, &token, metadata.uid.as_deref().unwrap_or_default()];
-    for (end, part) in ends.iter_mut().zip(parts) {
-        text.push_str(part);
-        *end = u16::try_from(text.len()).ok()?;
-    }
-    (text.len() <= MAX_TEXT).then_some((text, ends))
+    (first.unwrap_or_else(|| unreadable(CredentialId::default(), [0; 32])), held.into_boxed_slice(), empty)
 }
 
 /// The same for as long as the process lives, and not to be foreseen.

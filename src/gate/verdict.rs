@@ -36,7 +36,8 @@ impl Verdict {
         self.outcome == Outcome::Accepted
     }
 
-    /// The credential of the presented id, whatever the answer. Only an accepted one was proved to be the bearer's.
+    /// The credential that was presented, whatever the answer, or where its secret is wrong, the one of the best claim to the
+    /// id. Only an accepted one was proved to be the bearer's.
     pub fn found(&self) -> Option<&Found> {
         self.found.as_ref()
     }
@@ -82,11 +83,16 @@ pub(super) fn judge(claim: Claim<'_>, demand: &Demand<'_>, now: Timestamp) -> Ve
     // Hashed and compared also for an unknown id, so that the time does not tell which ids exist.
     let digest = presented.digest();
     let expected = found.as_ref().map_or(&NOBODY, |found| found.held().digest());
-    let proved = bool::from(digest.ct_eq(expected));
-    let Some(found) = found else {
+    let mut proved = bool::from(digest.ct_eq(expected));
+    let Some(mut found) = found else {
         // Fails closed: nobody's.
         return Verdict::denied(Outcome::UnknownCredential);
     };
+    if !proved {
+        // The id may be another's as well; the digest says whose it is.
+        found = found.or_other(&digest);
+        proved = bool::from(digest.ct_eq(found.held().digest()));
+    }
     let outcome = outcome(&found, proved, demand, now.as_second());
     Verdict { outcome, found: Some(found) }
 }

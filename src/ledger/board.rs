@@ -12,6 +12,6 @@ impl UsageSource for Hall {
         let known = self.desk.lock().as_ref().map(|(_, desk)| (desk.watched(now), desk.known(uid)));
         // No desk: the term has just begun, or is over. Nothing is concluded.
         let (watched, (last_used, persisted)) = known.unwrap_or((Watched::Settling, Default::default()));
-        Observation { watched, last_used, persisted, clashes: self.world.read().clashes(uid) }
+        Observation { watched, last_used, persisted }
     }
 }

@@ -14,7 +14,7 @@ use crate::api::report::{
     CallerUse, CredentialUse, MAX_CALLERS, MAX_COUNT, MAX_ENTRIES, MAX_GATE, MAX_PRINCIPAL, MAX_REFUSED,
     MAX_SCOPE, MAX_SCOPES, MAX_UNPROVED, MAX_USER_AGENT, Refused, Report, Sealed,
 };
-use crate::domain::directory::{Claimant, Directory};
+use crate::domain::directory::{Claimant, Directory, Published};
 use crate::domain::token::CredentialId;
 
 #[cfg(test)]
@@ -192,7 +192,7 @@ impl Judge<'_> {
     /// A set whose number is `first` at least.
     fn set(&self, mut set: Sealed, first: u64) -> Judged {
         let (token, sequence) = (set.token.clone(), set.sequence);
-        let Some((claimant, ids)) = self.world.token(&token) else {
+        let Some((claimant, known)) = self.world.token(&token) else {
             return match token.is_empty() || token.len() > MAX_UID {
                 true => Judged::Never(String::new(), sequence, Refused::Malformed),
                 false => Judged::Unknown(token, sequence, Refused::UnknownToken, None),
@@ -211,11 +211,12 @@ impl Judge<'_> {
         let unknown_outcomes = self.strip(&mut set);
         let all = set.credentials.len();
         set.credentials
-            .retain(|used| CredentialId::parse(&used.credential).is_some_and(|id| ids.contains(&id)));
+            .retain(|used| CredentialId::parse(&used.credential).is_some_and(|id| names(known, id)));
         let complete = set.credentials.len() == all;
-        let shown = self.shown(ids);
+        let shown = known.iter().filter_map(|credential| credential.shown).max();
+        let shown = shown.and_then(|last| Timestamp::from_second(last).ok());
         let used = set.credentials.iter().filter(|used| used.last_used > 0);
-        let used = used.filter_map(|used| self.used(&used.credential, used.last_used)).collect();
+        let used = used.filter_map(|used| self.used(&token, &used.credential, used.last_used)).collect();
         let rest = (!set.credentials.is_empty()).then(|| Set {
             claimant: claimant.clone(),
             sealed: Arc::new(set),
@@ -338,14 +339,13 @@ impl Judge<'_> {
         unknown
     }
 
-    fn used(&self, credential: &str, last: i64) -> Option<Use> {
-        let shown = CredentialId::parse(credential).and_then(|id| self.world.shown(id)).is_some();
+    fn used(&self, token: &str, credential: &str, last: i64) -> Option<Use> {
+        let shown = CredentialId::parse(credential).and_then(|id| self.world.shown(token, id)).is_some();
         let at = Timestamp::from_second(last).ok()?;
         Some(Use { credential: credential.to_owned(), at, shown })
     }
+}
 
-    fn shown(&self, ids: &[CredentialId]) -> Option<Timestamp> {
-        let last = ids.iter().filter_map(|id| self.world.shown(*id)).max()?;
-        Timestamp::from_second(last).ok()
-    }
+fn names(known: &[Published], id: CredentialId) -> bool {
+    known.iter().any(|credential| credential.id == id)
 }

@@ -430,15 +430,17 @@ impl Desk {
         self.tokens.retain(|uid, entry| {
             entry.forget_gates(|gate| there.contains(gate));
             let waits = entry.place != Place::Idle || !entry.sets.is_empty();
-            let Some((_, ids)) = world.token(uid) else { return waits };
-            entry.live.retain(|id, _| CredentialId::parse(id).is_some_and(|id| ids.contains(&id)));
+            let Some((_, known)) = world.token(uid) else { return waits };
+            let named = |id: &str| {
+                let id = CredentialId::parse(id)?;
+                known.iter().find(|credential| credential.id == id)
+            };
+            entry.live.retain(|id, _| named(id).is_some());
             if waits || !entry.open.is_empty() {
                 return true;
             }
             let shown = entry.live.iter().all(|(id, at)| {
-                CredentialId::parse(id)
-                    .and_then(|id| world.shown(id))
-                    .is_some_and(|shown| shown >= at.as_second())
+                named(id).and_then(|known| known.shown).is_some_and(|shown| shown >= at.as_second())
             });
             !shown || now.mono.saturating_sub(entry.heard) <= long
         });

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::check::{Checked, check};
 use crate::api::Outcome;
 use crate::api::report::{CallerUse, CredentialUse, OutcomeCount, Report, Sealed};
-use crate::domain::directory::{Claimant, Directory};
+use crate::domain::directory::{Claimant, Directory, Published};
 use crate::domain::lease::Moment;
 use crate::domain::token::CredentialId;
 
@@ -41,10 +41,21 @@ pub fn world(tokens: usize) -> Directory {
             namespace: "shop".into(),
             name: format!("token-{token:04}"),
         };
-        let ids = [0, 1].map(|number| CredentialId::parse(&credential(token, number)).unwrap());
-        world.apply(&claimant, &ids);
+        world.apply(&claimant, &[0, 1].map(|number| published(token, number, None)));
     }
     world
+}
+
+/// A token's credential as its status has it.
+pub fn published(token: usize, number: usize, shown: Option<i64>) -> Published {
+    let id = CredentialId::parse(&credential(token, number)).unwrap();
+    Published { id, print: None, current: true, shown }
+}
+
+/// The status of a token says that its first credential was used then.
+pub fn show(world: &mut Directory, token: usize, second: i64) {
+    let claimant = world.token(&uid(token)).unwrap().0.clone();
+    world.apply(&claimant, &[published(token, 0, Some(second)), published(token, 1, None)]);
 }
 
 /// Accepted requests with one credential, the last one at `second` after [`BASE`].

@@ -9,6 +9,7 @@
 
 pub mod apiserver;
 pub mod clock;
+pub mod forge;
 pub mod fuzz;
 pub mod scenarios;
 pub mod world;

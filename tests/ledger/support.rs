@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokenward::api::report::{CallerUse, CredentialUse, OutcomeCount, Receipt, Report, Sealed, Settled};
 use tokenward::api::{ApiToken, Outcome, TokenUsage, TokenUsageStatus};
-use tokenward::domain::directory::{Claimant, Directory};
+use tokenward::domain::directory::{Claimant, Directory, Published};
 use tokenward::domain::ports::{Clock as _, News};
 use tokenward::domain::token::CredentialId;
 use tokenward::ledger::metrics::Metrics;
@@ -79,7 +79,10 @@ impl Cluster {
             namespace: NAMESPACE.to_owned(),
             name: name.to_owned(),
         };
-        self.world.write().apply(&claimant, &[CredentialId::parse(id).unwrap()]);
+        self.world.write().apply(
+            &claimant,
+            &[Published { id: CredentialId::parse(id).unwrap(), print: None, current: true, shown: None }],
+        );
         token.uid().to_owned()
     }
 

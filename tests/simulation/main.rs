@@ -12,3 +12,4 @@ mod quiet;
 mod replicas;
 mod seeds;
 mod support;
+mod tenants;

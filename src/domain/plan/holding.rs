@@ -1,7 +1,6 @@
 //! What the Secret holds, as far as can be told, why that calls for a credential, and whether it is as declared.
 
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::jiff::Timestamp;
 
 use super::{Planner, SecretView};
 use crate::api::{
@@ -16,7 +15,7 @@ pub(super) enum Holding {
     Active,
     /// It holds a credential that is still `Pending`.
     Pending(String),
-    /// It holds a proper token of ours while the status knows of no credential at all.
+    /// It holds the credential that stood in the status before that lost all of them.
     Orphan(Token),
     /// It exists and holds none of ours.
     Altered,
@@ -69,31 +68,23 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// A status without any trace of a credential beside a Secret of ours: somebody wiped it. Ended credentials are
-    /// forgotten after a while; that one was ever confirmed, or that a compromise was honoured, is not, and tells that
-    /// what the Secret holds has ended.
-    pub(super) fn status_was_lost(&self) -> bool {
-        self.draft.credentials.is_empty()
+    /// The token in the Secret, where the status has no trace of a credential, and this process has seen that it was the
+    /// current one until that vanished. A status that says nothing proves nothing by itself: one that was never issued looks the same, and
+    /// whoever may write Secrets can put there what they like.
+    fn orphan(&self, secret: &Secret) -> Option<Token> {
+        let (uid, world) = (self.observed.token.uid(), self.observed.world);
+        // That one was ever confirmed, or that a compromise was honoured, tells that what the Secret holds has ended.
+        let wiped = self.draft.credentials.is_empty()
             && self.draft.ended.is_empty()
             && self.draft.last_rotation_time.is_none()
-            && self.handled().compromised_at.is_none()
-    }
-
-    /// The token that the Secret says we delivered, where the status knows nothing.
-    fn orphan(&self, secret: &Secret) -> Option<Token> {
-        let noted = self.status_was_lost().then(|| delivery::noted_token(secret)).flatten();
-        noted.filter(|token| token.prefix() == self.settings.prefix.as_str())
-    }
-
-    pub(super) fn orphan_issued_at(&self) -> Timestamp {
-        let SecretView::Read(read) = self.observed.secret else { return self.now };
-        let meta = &read.secret.metadata;
-        let noted = meta.annotations.as_ref().and_then(|annotations| annotations.get(keys::ISSUED_AT));
-        noted
-            .and_then(|text| text.parse().ok())
-            .or(meta.creation_timestamp.as_ref().map(|created| created.0))
-            .filter(|issued| *issued <= self.now)
-            .unwrap_or(self.now)
+            && self.handled().compromised_at.is_none();
+        let was_ours = |token: &Token| {
+            let digest = token.digest();
+            token.prefix() == self.settings.prefix.as_str()
+                && world.has_lost(uid, &digest)
+                && !world.is_anothers(uid, &digest)
+        };
+        wiped.then(|| delivery::tokens(secret).find(was_ours)).flatten()
     }
 
     pub(super) fn key(&self) -> &str {
@@ -180,5 +171,7 @@ impl<'a> Planner<'a> {
 
 /// Why an undelivered credential was minted.
 fn issue_reason(pending: &Credential) -> Reason {
-    pending.reason.as_deref().and_then(Reason::parse).unwrap_or(Reason::Issued)
+    let minted_for = pending.reason.as_deref().and_then(Reason::parse);
+    // What was to be adopted is no longer there: its successor is the first one.
+    minted_for.filter(|reason| *reason != Reason::Adopted).unwrap_or(Reason::Issued)
 }

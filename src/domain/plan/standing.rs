@@ -131,20 +131,6 @@ impl Planner<'_> {
         self.settle(Some(true))
     }
 
-    pub(super) fn foreign_message(&self) -> String {
-        let name = self.observed.token.secret_name();
-        if matches!(self.observed.secret, SecretView::Read(read) if read.answered.is_some()) {
-            return format!(
-                "An admission webhook or policy removes metadata.ownerReferences of Secret {name} as it is written, so nobody \
-                 controls it and it is left alone: exempt it there, then delete it"
-            );
-        }
-        format!(
-            "Secret {name} exists and is not controlled by this ApiToken, so it is left alone: delete it, or declare the token \
-             under another spec.secret.name"
-        )
-    }
-
     /// Says again what was said before, where nothing new is known.
     pub(super) fn stands_as_before(&mut self) {
         self.problem = self.problem.take().or(self.said_mutated().and_then(|said| said.problem()));

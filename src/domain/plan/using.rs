@@ -1,5 +1,5 @@
 //! What use has to do with a plan: the summary that is shown, superseded credentials that nobody uses any more or that
-//! are still used, ids that another ApiToken holds too.
+//! are still used.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -12,7 +12,6 @@ use crate::domain::conditions::{Statement, Truth};
 use crate::domain::coverage::Watched;
 use crate::domain::health::{self, Facts, Judgement, Use};
 use crate::domain::lifecycle::{self, End};
-use crate::domain::status::Problem;
 use crate::domain::{duration, requests};
 
 /// While gates are waited for, what may be due is looked at again after this.
@@ -147,9 +146,6 @@ impl Planner<'_> {
             let message = used.join("; ");
             findings.push(found(ConditionType::SupersededInUse, Reason::SupersededInUse, message));
         }
-        if !self.observed.usage.clashes.is_empty() {
-            findings.push(found(ConditionType::CredentialClash, Reason::IdClash, self.clash_message()));
-        }
         findings.extend(self.mutated());
         findings
     }
@@ -163,25 +159,6 @@ impl Planner<'_> {
             "Superseded credential {} ends at {until} and is still used{by}: have them read the Secret again",
             credential.id
         )
-    }
-
-    fn clash_message(&self) -> String {
-        let clash = |clash: &crate::domain::directory::Clash| {
-            let remedy = match clash.wins {
-                true => "this one, the older, is accepted; delete the copy",
-                false => "the other, older, is accepted; delete the copy, or request a rotation here",
-            };
-            format!("Credential {} stands in the status of {} too: {remedy}", clash.id, clash.other)
-        };
-        self.observed.usage.clashes.iter().take(3).map(clash).collect::<Vec<_>>().join("; ")
-    }
-
-    /// The active credential counts for another ApiToken: gates refuse what the Secret holds.
-    pub(super) fn lost_clash(&self) -> Option<Problem> {
-        let active = self.draft.newest(CredentialState::Active)?;
-        let mut lost = self.observed.usage.clashes.iter().filter(|clash| !clash.wins);
-        lost.any(|clash| clash.id.to_string() == active.id)
-            .then(|| Problem::terminal(Reason::IdClash, self.clash_message()))
     }
 
     /// When use, or the lack of it, makes something due.

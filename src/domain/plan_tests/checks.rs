@@ -87,4 +87,13 @@ impl World {
             assert_eq!(next_rotation, self.status().next_rotation_time, "I7");
         }
     }
+
+    pub fn rotation_due(&self) -> bool {
+        let status = self.status();
+        let Some(active) = status.newest(CredentialState::Active) else { return false };
+        let rotation = Rotation::parse(self.token.spec.rotation.as_ref());
+        let due =
+            rotation.and_then(|rotation| rotation.due(self.token.uid(), &active.id, active.issued_at.0));
+        due.ok().flatten().is_some_and(|due| due <= self.now)
+    }
 }

@@ -7,6 +7,8 @@ use serde_json::json;
 use super::world::{Break, World, every, somebody_elses_token};
 use crate::api::*;
 use crate::domain::delivery;
+use crate::domain::directory::{Claimant, Published, print_of};
+use crate::domain::token::{CredentialId, Token};
 
 const READY: ConditionType = ConditionType::Ready;
 
@@ -105,6 +107,123 @@ fn a_wiped_status_does_not_adopt_a_foreign_value() {
     world.wipe_status();
     assert_eq!(world.reconcile(), "read mint(Issued) deliver status wait");
     assert!(!world.accepts(&forged.digest()));
+}
+
+/// What somebody makes who may write Secrets only: controlled by the ApiToken, with the right annotation and a proper token.
+fn plant(world: &mut World, token: &Token) {
+    let mut secret = World::issued(json!({})).secret.unwrap();
+    secret.metadata.uid = Some("planted".into());
+    let annotations = secret.metadata.annotations.as_mut().unwrap();
+    annotations.insert(keys::CREDENTIAL.into(), token.id().into());
+    secret.data.as_mut().unwrap().insert("token".into(), ByteString(token.expose().as_bytes().to_vec()));
+    world.delete_secret();
+    world.secret = Some(secret);
+}
+
+#[test]
+fn a_token_that_was_never_issued_adopts_nothing() {
+    let forged = somebody_elses_token();
+    let states: [(&str, fn(&mut World)); 4] = [
+        ("never looked at", |_| ()),
+        ("suspended", |world| {
+            world.edit(|spec| spec.suspend = true);
+            world.reconcile();
+            world.edit(|spec| spec.suspend = false);
+        }),
+        ("template", |world| {
+            world.edit_secret_spec(|secret| drop(secret.template.insert("x".into(), "{{ nope }}".into())));
+            world.reconcile();
+            world.edit_secret_spec(|secret| secret.template.clear());
+        }),
+        ("expired", |world| {
+            let at = Some(Time(world.now));
+            world.edit(|spec| spec.expiry = Some(ExpirySpec { after: None, at }));
+            world.reconcile();
+            world.edit(|spec| spec.expiry = None);
+        }),
+    ];
+    for (what, state) in states {
+        for restart in [false, true] {
+            let mut world = World::new(json!({}));
+            state(&mut world);
+            plant(&mut world, &forged);
+            if restart {
+                world.restart();
+            }
+            world.reconcile();
+            world.reconcile();
+            assert!(!world.accepts(&forged.digest()), "{what}");
+            assert_eq!(world.held(), Some(world.active().digest), "{what}: replaced by a proper one");
+            assert_eq!(world.minted.len(), 1, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_wiped_status_adopts_nothing_but_what_it_had() {
+    // What has ended, what another has, and what nobody alive has seen.
+    let mut world = World::issued(every("720h", "24h"));
+    let first = Token::parse(&world.value("token").unwrap()).unwrap();
+    world.annotate(keys::ROTATE_REQUESTED_AT, "1");
+    world.reconcile();
+    plant(&mut world, &first);
+    world.wipe_status();
+    world.reconcile();
+    assert!(!world.accepts(&first.digest()), "superseded");
+
+    let mut world = World::issued(json!({}));
+    let held = world.active();
+    let print = print_of(&held.digest);
+    let copy = Published { id: CredentialId::parse(&held.id).unwrap(), print, current: true, shown: None };
+    let other = Claimant { created: 1, uid: "other".into(), namespace: "x".into(), name: "other".into() };
+    world.wipe_status();
+    world.directory.apply(&other, &[copy]);
+    world.allowed_mints += 1;
+    world.reconcile();
+    assert!(!world.accepts(&held.digest), "another's");
+
+    let mut world = World::issued(json!({}));
+    let held = world.active();
+    world.wipe_status();
+    world.restart();
+    world.reconcile();
+    assert!(!world.accepts(&held.digest), "wiped while nobody looked");
+    assert_eq!(world.held(), Some(world.active().digest));
+}
+
+/// Times that are no times of ours: the API server refuses most of them in a status.
+pub const HOSTILE_TIMES: [&str; 9] = [
+    "-005000-01-02T00:00:00Z",
+    "-009999-01-02T01:59:59Z",
+    "0000-01-01T00:00:00+23:59",
+    "1969-12-31T23:59:59Z",
+    "9999-12-30T22:00:00.999999999Z",
+    "9999-12-31T23:59:59-23:59",
+    "2026-03-01T00:00:00.000000001Z",
+    "+275760-09-13T00:00:00Z",
+    "now",
+];
+
+#[test]
+fn no_time_in_an_annotation_is_believed_that_cannot_be_true() {
+    for time in HOSTILE_TIMES {
+        let mut world = World::issued(every("720h", "24h"));
+        world.advance("100h");
+        world.wipe_status();
+        world.tamper(|secret| {
+            let annotations = secret.metadata.annotations.as_mut().unwrap();
+            annotations.insert(keys::ISSUED_AT.into(), time.into());
+        });
+        world.reconcile();
+        let (created, issued) =
+            (world.token.metadata.creation_timestamp.clone().unwrap().0, world.active().issued_at.0);
+        assert!(
+            (created..=world.now).contains(&issued) && issued.subsec_nanosecond() == 0,
+            "{time}: {issued}"
+        );
+        assert_eq!(world.minted.len(), 1, "{time}");
+        world.check_quiescent();
+    }
 }
 
 /// A credential entered in the status by somebody who may write it.

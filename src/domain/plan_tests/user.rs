@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;
 use kube::api::ObjectMeta;
 
 use super::World;
 use crate::api::*;
+use crate::domain::directory::{Claimant, Directory, Published, print_of};
+use crate::domain::token::CredentialId;
 
 impl World {
     pub fn advance(&mut self, by: &str) {
@@ -80,6 +83,30 @@ impl World {
         secret
     }
 
+    /// The ApiToken and its Secret as a backup brings them back: new objects, without status and owner references.
+    pub fn restore(&mut self) {
+        self.restart();
+        let version = self.version();
+        self.token.metadata.uid = Some(format!("uid-restored-{version}"));
+        self.token.metadata.creation_timestamp = Some(Time(self.now));
+        self.token.metadata.generation = Some(1);
+        self.token.status = None;
+        self.directory = Directory::default();
+        self.follow();
+        let Some(secret) = &mut self.secret else { return };
+        let metadata = &mut secret.metadata;
+        metadata.uid = Some(format!("secret-restored-{version}"));
+        metadata.creation_timestamp = Some(Time(self.now));
+        metadata.resource_version = Some(version);
+        metadata.owner_references = None;
+    }
+
+    /// Asks for the Secret that is there to be taken over.
+    pub fn adopt(&mut self) {
+        let uid = self.secret.as_ref().unwrap().metadata.uid.clone().unwrap();
+        self.annotate(keys::ADOPT, &uid);
+    }
+
     pub fn wipe_status(&mut self) {
         // What was undelivered, and which requests were honoured, is forgotten with it.
         let pending = self.status().newest(CredentialState::Pending).is_some();
@@ -87,5 +114,26 @@ impl World {
         self.allowed_mints +=
             usize::from(pending) + request(keys::ROTATE_REQUESTED_AT) + request(keys::COMPROMISED_AT);
         self.token.status = None;
+        self.follow();
+    }
+
+    /// The watch shows the ApiToken to the directory.
+    pub fn follow(&mut self) {
+        let status = self.status();
+        let living = status
+            .credentials
+            .iter()
+            .map(|living| (&living.id, &living.digest, living.state != CredentialState::Retiring));
+        let ended = status.ended.iter().map(|ended| (&ended.id, &ended.digest, false));
+        let published = living.chain(ended).filter_map(|(id, digest, current)| {
+            Some(Published { id: CredentialId::parse(id)?, print: print_of(digest), current, shown: None })
+        });
+        let claimant = Claimant {
+            created: 0,
+            uid: self.token.uid().to_owned(),
+            namespace: self.token.namespace().to_owned(),
+            name: self.token.name().to_owned(),
+        };
+        self.directory.apply(&claimant, &published.collect::<Vec<_>>());
     }
 }

@@ -6,8 +6,6 @@ use serde_json::{Value, json};
 use super::world::World;
 use crate::api::*;
 use crate::domain::coverage::Watched;
-use crate::domain::directory::Clash;
-use crate::domain::token::CredentialId;
 use crate::domain::usage::Persisted;
 
 /// Rotates every 30 days, with a day of overlap and an hour to settle.
@@ -243,30 +241,6 @@ fn a_superseded_credential_in_use_near_its_deadline_names_its_callers() {
     world.advance("1h");
     world.reconcile();
     assert_eq!(world.says(ConditionType::SupersededInUse), "", "the caller has followed");
-}
-
-#[test]
-fn a_clash_is_told_to_both_and_breaks_the_younger_only() {
-    for wins in [true, false] {
-        let mut world = watched(json!({}));
-        let id = CredentialId::parse(&world.active().id).unwrap();
-        world.usage.clashes = vec![Clash { id, other: "billing/copy".into(), wins }];
-        world.event_reasons();
-        world.reconcile();
-        assert_eq!(world.says(ConditionType::CredentialClash), "True IdClash");
-        assert_eq!(world.is_true(ConditionType::Ready), wins);
-        assert!(world.event_reasons().contains(&Reason::IdClash));
-        world.check_quiescent();
-        world.usage.clashes.clear();
-        if !wins {
-            rotate(&mut world, "1");
-        }
-        world.reconcile();
-        assert_eq!(
-            (world.says(ConditionType::CredentialClash).as_str(), world.is_true(ConditionType::Ready)),
-            ("", true)
-        );
-    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::api::*;
 use crate::domain::delivery::{self, DesiredSecret};
+use crate::domain::directory::Directory;
 use crate::domain::lifecycle;
 use crate::domain::news::is_news;
 use crate::domain::notice::{Notice, notices};
@@ -21,7 +22,7 @@ use crate::domain::ownership::OwnershipRules;
 use crate::domain::plan::*;
 use crate::domain::ports::{Entropy, EntropyError};
 use crate::domain::requests;
-use crate::domain::schedule::{Expiry, Rotation};
+use crate::domain::schedule::Expiry;
 use crate::domain::status::Problem;
 use crate::domain::token::{Prefix, Token};
 use crate::domain::usage::Observation;
@@ -81,6 +82,8 @@ pub struct World {
     pub notices: Vec<Notice>,
     /// What gates reported.
     pub usage: Observation,
+    /// What the controller's process knows of all ApiTokens.
+    pub directory: Directory,
     /// Most credentials that may have been minted by now, counted from causes.
     pub allowed_mints: usize,
     /// Whether the first step of the last reconcile was one that nobody waits for.
@@ -122,6 +125,7 @@ impl World {
             status_writes: 0,
             notices: Vec::new(),
             usage: Observation::unasked(),
+            directory: Directory::default(),
             allowed_mints: 1,
             began_with_news: false,
             wake: None,
@@ -170,6 +174,7 @@ impl World {
                 in_hand: self.in_hand.as_ref(),
                 refusal: refusal.as_ref(),
                 usage: &self.usage,
+                world: &self.directory,
             };
             let mut wrote = true;
             let step = plan(self.now, &self.settings, &observed);
@@ -265,6 +270,10 @@ impl World {
     pub fn restart(&mut self) {
         self.drop_in_hand();
         self.verified = None;
+        self.directory.remove(self.token.uid());
+        self.follow();
+        // What a status said that was wiped while nobody looked, nobody knows.
+        self.allowed_mints += usize::from(self.token.status.is_none() && self.secret.is_some());
     }
 
     /// A plaintext that is lost while its digest is published has to be minted again: a legitimate cause.
@@ -318,6 +327,7 @@ impl World {
         self.token.status = Some(after);
         self.token.metadata.resource_version = Some(self.version());
         self.status_writes += 1;
+        self.follow();
         self.check_status();
         self.check_in_force();
         if !blind {
@@ -338,7 +348,10 @@ impl World {
             return None;
         }
         if let Some(secret) = &self.secret {
-            assert!(delivery::is_controlled_by(&secret.metadata, self.token.uid()), "I4: a foreign Secret");
+            let controlled = delivery::is_controlled_by(&secret.metadata, self.token.uid());
+            let nobodys = secret.metadata.owner_references.as_deref().unwrap_or_default().is_empty();
+            let asked = self.token.annotation(keys::ADOPT) == secret.metadata.uid.as_deref();
+            assert!(controlled || (nobodys && asked), "I4: a foreign Secret");
         } else {
             self.applied.clear();
         }
@@ -474,15 +487,6 @@ impl World {
     pub fn expires_at(&self) -> Option<Timestamp> {
         let created = self.token.metadata.creation_timestamp.clone().unwrap().0;
         Expiry::parse(self.token.spec.expiry.as_ref(), created).ok().flatten().map(|expiry| expiry.at)
-    }
-
-    pub fn rotation_due(&self) -> bool {
-        let status = self.status();
-        let Some(active) = status.newest(CredentialState::Active) else { return false };
-        let rotation = Rotation::parse(self.token.spec.rotation.as_ref());
-        let due =
-            rotation.and_then(|rotation| rotation.due(self.token.uid(), &active.id, active.issued_at.0));
-        due.ok().flatten().is_some_and(|due| due <= self.now)
     }
 }
 

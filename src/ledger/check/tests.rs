@@ -1,6 +1,6 @@
 //! What is accepted, what is refused for good, what is not taken yet.
 
-use super::super::fixtures::{BASE, at, credential, report, sealed, uid, used, world};
+use super::super::fixtures::{BASE, at, credential, published, report, sealed, uid, used, world};
 use super::*;
 use crate::api::report::{OutcomeCount, ScopeUse};
 
@@ -94,7 +94,7 @@ fn garbage_is_told_by_its_kind() {
 fn nothing_is_older_than_31_days() {
     let mut old = world(0);
     let claimant = Claimant { created: 0, uid: uid(0), namespace: "shop".into(), name: "old".into() };
-    old.apply(&claimant, &[CredentialId::parse(&credential(0, 0)).unwrap()]);
+    old.apply(&claimant, &[published(0, 0, None)]);
     for (days, expected) in [(30.0, true), (32.0, false)] {
         let set = sealed(0, 1, vec![used(&credential(0, 0), 1, -days * 86_400.0)]);
         let judged = check(report("a", 1, vec![set], vec![]), &old, at(0.0).wall).unwrap();
@@ -106,7 +106,7 @@ fn nothing_is_older_than_31_days() {
 fn a_caller_of_long_ago_does_not_spoil_the_others() {
     let mut old = world(0);
     let claimant = Claimant { created: 0, uid: uid(0), namespace: "shop".into(), name: "old".into() };
-    old.apply(&claimant, &[CredentialId::parse(&credential(0, 0)).unwrap()]);
+    old.apply(&claimant, &[published(0, 0, None)]);
     let mut counted = used(&credential(0, 0), 9, 900.0);
     let long_ago = BASE - 32 * 86_400;
     counted.first_used = long_ago;

@@ -5,7 +5,7 @@ mod order;
 
 use std::collections::BTreeMap;
 
-use super::super::fixtures::{at, called, checked, credential, report, sealed, uid, used, world};
+use super::super::fixtures::{at, called, checked, credential, report, sealed, show, uid, used, world};
 use super::*;
 use crate::api::report::{CredentialUse, Report, Sealed};
 use crate::platform::budget::Purse;
@@ -423,10 +423,9 @@ fn a_gate_that_leaves_is_hurried() {
 #[test]
 fn a_new_leader_knows_a_first_use_from_a_later_one() {
     let mut office = Office::new(3);
-    let id = |token| crate::domain::token::CredentialId::parse(&credential(token, 0)).unwrap();
     // The second one was used a minute ago, the third one an hour ago.
-    office.world.show(id(1), at(-60.0).wall.as_second());
-    office.world.show(id(2), at(-3_600.0).wall.as_second());
+    show(&mut office.world, 1, at(-60.0).wall.as_second());
+    show(&mut office.world, 2, at(-3_600.0).wall.as_second());
     office.send("a", (0..3).map(|token| sealed(token, 1, one(token, 0.0))).collect());
     office.run(20.0);
     assert_eq!([office.times(0), office.times(1), office.times(2)], [vec![0], vec![5], vec![0]]);
@@ -469,8 +468,7 @@ fn what_is_shown_and_quiet_is_forgotten() {
     let mut office = Office::new(2);
     office.send("a", vec![sealed(0, 1, one(0, 0.0)), sealed(1, 2, one(1, 0.0))]);
     office.run(1.0);
-    let id = crate::domain::token::CredentialId::parse(&credential(0, 0)).unwrap();
-    office.world.show(id, at(0.0).wall.as_second());
+    show(&mut office.world, 0, at(0.0).wall.as_second());
     while office.now < 1_000.0 {
         office.send("a", vec![]);
         let next = office.now + 30.0;

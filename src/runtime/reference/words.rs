@@ -32,6 +32,11 @@ fn annotations(text: &mut String) {
              the end alone",
         ),
         (keys::RETIRE_NOW_AT, "The end of the superseded credentials before their deadline"),
+        (
+            keys::ADOPT,
+            "Taking over the Secret of its name, with the credential that it holds: the value is the Secret's uid. See \
+             [Restore from a backup](operations.md#restore-from-a-backup)",
+        ),
     ] {
         let _ = writeln!(text, "| `{key}` | {meaning} |");
     }
@@ -98,9 +103,6 @@ fn condition(kind: ConditionType) -> &'static str {
         ConditionType::UnknownAnnotation => {
             "An annotation or label looks like a request and asks for nothing: the message names it and says what to write"
         }
-        ConditionType::CredentialClash => {
-            "Another ApiToken's status holds a credential of the same id: gates accept that of the older ApiToken only"
-        }
     }
 }
 
@@ -157,7 +159,8 @@ fn entry(reason: Reason) -> Entry {
         Reason::Adopted => issue(
             "",
             "Normal",
-            "The status had lost every credential; the one in the Secret was entered again, none was minted",
+            "None was minted: the one in the Secret was entered, because the status had lost it, or because \
+             `tokenward.dev/adopt` asks for it",
         ),
         Reason::Redelivered => state(
             "",
@@ -272,11 +275,6 @@ fn entry(reason: Reason) -> Entry {
             "`SupersededInUse`",
             "Warning",
             "A superseded credential is still used although its deadline is near; the message names its callers",
-        ),
-        Reason::IdClash => state(
-            "`CredentialClash`",
-            "Warning",
-            "Another ApiToken's status holds a credential of the same id; gates accept that of the older ApiToken only",
         ),
     }
 }

@@ -159,6 +159,7 @@ impl Book {
     pub(super) fn delivered(&mut self, after: Secret, at: Timestamp) -> Verdict {
         if let Some(before) = &self.secret
             && !delivery::is_controlled_by(&before.metadata, self.token.uid())
+            && !self.may_adopt(before)
         {
             return Err("I4: a Secret was written that the ApiToken does not control".to_owned());
         }
@@ -172,6 +173,23 @@ impl Book {
             return Err(format!("I3: {held} is in the Secret and was never published"));
         }
         self.still_works(at)
+    }
+
+    /// The one exception of I4: nobody's Secret, of our making by its label, that the ApiToken names by its uid.
+    fn may_adopt(&self, secret: &Secret) -> bool {
+        let metadata = &secret.metadata;
+        let label = metadata.labels.as_ref().and_then(|labels| labels.get(keys::TOKEN));
+        let mut owners = metadata.owner_references.iter().flatten();
+        owners.all(|owner| owner.controller != Some(true))
+            && label.map(String::as_str) == Some(self.token.name())
+            && self.token.annotation(keys::ADOPT) == metadata.uid.as_deref()
+    }
+
+    /// Digests that the status names, living and ended.
+    pub(super) fn digests(&self) -> impl Iterator<Item = String> + use<> {
+        let status = self.status();
+        let living = status.credentials.into_iter().map(|living| living.digest);
+        living.chain(status.ended.into_iter().map(|ended| ended.digest))
     }
 
     /// I1 and I8: what was delivered goes on to work until its declared end, whatever else happens.

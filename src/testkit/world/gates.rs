@@ -176,6 +176,16 @@ impl GatePod {
         self.gate.check(Dialect::Nginx, Ok(token), &Demand::none(), &caller, self.clock.now()).outcome()
     }
 
+    /// Asks it about a token; says also of which ApiToken it is, `namespace/name`, if it may pass.
+    #[must_use]
+    pub fn ask_whose(&self, token: &str) -> (Outcome, Option<String>) {
+        let now = self.clock.now();
+        let verdict = self.gate.check(Dialect::Nginx, Ok(token), &Demand::none(), &Caller::default(), now);
+        let whose =
+            verdict.found().filter(|_| verdict.is_accepted()).map(|found| found.record().token().to_owned());
+        (verdict.outcome(), whose)
+    }
+
     /// Dies at once: what it had not reported is lost.
     pub(super) fn kill(&mut self) {
         self.tasks.drain(..).chain(self.reporter.take()).for_each(|task| task.abort());

@@ -7,6 +7,7 @@
 //! | `replica` | one process of the operator, that can be killed |
 //! | `gates` | processes of the gate, and their way to the ledgers |
 //! | `people` | what users and other controllers do |
+//! | `mallory` | what a tenant does who attacks the others |
 //! | `weather` | what networks, servers and clocks do |
 //! | `oracle`, `book`, `gate` | what must hold, judged without the code that is judged |
 //! | `story` | a seed as a sequence of days |
@@ -15,6 +16,7 @@ mod book;
 pub mod chance;
 mod gate;
 pub mod gates;
+pub mod mallory;
 pub mod oracle;
 pub mod people;
 pub mod replica;

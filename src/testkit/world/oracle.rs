@@ -159,6 +159,9 @@ impl State {
             self.books.insert(key.to_owned(), Book::new(token, secret, self.skew));
             return if controller { Err("a controller created an ApiToken".to_owned()) } else { Ok(()) };
         }
+        if controller {
+            self.is_nobody_elses(key, &token)?;
+        }
         let Some(book) = self.books.get_mut(key) else { return Ok(()) };
         if controller {
             self.controller_writes += 1;
@@ -182,6 +185,21 @@ impl State {
                 Err(format!("{count} statuses told only news within {NEWS_WINDOW:#}"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// I9: what one ApiToken has published, living or ended, no controller publishes for another.
+    fn is_nobody_elses(&self, key: &str, after: &ApiToken) -> Result<(), String> {
+        let known: BTreeSet<_> = self.books.get(key).into_iter().flat_map(Book::digests).collect();
+        let living = after.status.iter().flat_map(|status| &status.credentials);
+        let new: BTreeSet<_> = living.map(|c| c.digest.clone()).filter(|d| !known.contains(d)).collect();
+        let others = self.books.iter().filter(|(other, _)| *other != key);
+        match others
+            .flat_map(|(other, book)| book.digests().map(move |d| (other, d)))
+            .find(|(_, d)| new.contains(d))
+        {
+            Some((other, digest)) => Err(format!("I9: {digest} is {other}'s")),
+            None => Ok(()),
         }
     }
 

@@ -25,7 +25,12 @@ pub type Answer = kube::Result<DynamicObject>;
 
 impl People {
     pub(super) fn new(server: &ApiServer) -> Self {
-        Self { client: server.client("people") }
+        Self::named(server, "people")
+    }
+
+    /// Whom the server knows by this name.
+    pub(super) fn named(server: &ApiServer, client: &str) -> Self {
+        Self { client: server.client(client) }
     }
 
     fn api(&self, group: &str, version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
@@ -40,7 +45,7 @@ impl People {
         self.api("tokenward.dev", "v1alpha1", "ApiToken", namespace)
     }
 
-    fn secrets(&self, namespace: &str) -> Api<DynamicObject> {
+    pub(super) fn secrets(&self, namespace: &str) -> Api<DynamicObject> {
         self.api("", "v1", "Secret", namespace)
     }
 

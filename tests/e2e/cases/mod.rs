@@ -16,6 +16,7 @@ mod quiet;
 mod recipes;
 mod removal;
 mod repair;
+mod restore;
 mod rights;
 mod rotation;
 mod trouble;

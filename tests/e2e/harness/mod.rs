@@ -29,6 +29,7 @@ pub use proxy::{Answer, Kind, Proxy, Upstream, request};
 pub use release::{Content, Release};
 pub use scrape::Scrape;
 pub use space::{Space, credential, is_ready, reason, sole_active};
+pub use tenant::Tenant;
 pub use wait::{PATIENCE, until, until_within};
 
 /// Tests run on threads of their own; what they share (clients, children, watches) lives on this runtime.

@@ -1,5 +1,6 @@
 //! What people with few rights try: each as a user with exactly the rights that are named, against the operator and the gate.
 
+mod identity;
 mod mutations;
 mod rights;
 mod truth;
