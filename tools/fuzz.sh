@@ -46,7 +46,7 @@ fuzz() {
   local target=$1 log=$LOGS/$1.log reached
   shift
   mkdir -p "fuzz/corpus/$target"
-  if ! cargo_fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- -dict=fuzz/tokenward.dict \
+  if ! cargo_fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- -dict=fuzz/tokenward.dict -rss_limit_mb=512 \
     -max_total_time="$SECONDS_EACH" -timeout=10 -print_final_stats=1 "$@" >"$log" 2>&1; then
     found "$target" "$log"
   fi

@@ -119,9 +119,10 @@ pub struct SecretSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 
-    /// Extra keys, rendered with the token: `.netrc: "machine api login me password {{ token }}"`. Jinja expressions,
-    /// no statements; names: `token`, `id`, `name`, `namespace`, `owner`, `contact`; filters: `b64encode`, `lower`,
-    /// `replace`, `trim`, `upper`. An unknown name is an error, never an empty string.
+    /// Extra keys, rendered with the token: `.netrc: "machine api login me password {{ token }}"`. Between the braces
+    /// stand the names `token`, `id`, `name`, `namespace`, `owner`, `contact`; texts in quotes; `~` to join; a bar before a
+    /// filter, `b64encode`, `lower`, `replace('old', 'new')`, `trim` or `upper`, which binds tighter than `~`; parentheses.
+    /// Nothing else is understood. An unknown name is an error, never an empty string.
     #[schemars(extend("maxProperties" = 16), extend("additionalProperties" = {"type": "string", "maxLength": 8192}))]
     #[x_kube(validation = Rule::new("self.all(k, k.matches('^[-._a-zA-Z0-9]+$') && k != '.' && !k.startsWith('..'))").message("a Secret's key holds letters, digits, - _ and . only"))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

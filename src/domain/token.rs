@@ -113,10 +113,10 @@ impl Token {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
-    /// A token of the right shape that no gate accepts: to try out what cannot be done twice.
+    /// A token of the right shape that no gate accepts, as long as any can be: to try out what cannot be done twice.
     pub fn placeholder() -> Self {
-        let body = format!("twd_{}_{}", "0".repeat(ID_LEN), "0".repeat(SECRET_LEN + CRC_LEN));
-        Self(Zeroizing::new(body))
+        let prefix = "p".repeat(MAX_PREFIX_LEN);
+        Self(Zeroizing::new(format!("{prefix}_{}_{}", "0".repeat(ID_LEN), "0".repeat(SECRET_LEN + CRC_LEN))))
     }
 
     /// The credential id: not secret.

@@ -11,23 +11,26 @@ mod http;
 mod object;
 mod reference;
 mod scene;
+mod template;
 mod token;
 
 pub use grpc::{check_request, headers};
 pub use http::{forward_auth, introspection};
 pub use object::object;
 pub use scene::placeholders;
+pub use template::template;
 pub use token::token;
 
 /// A body: runs one input, and says whether it came as far as being accepted. Panics if something does not hold.
 pub type Body = fn(&[u8]) -> bool;
 
 /// Every body by the name of its target.
-pub const TARGETS: [(&str, Body); 6] = [
+pub const TARGETS: [(&str, Body); 7] = [
     ("check_request", check_request),
     ("forward_auth", forward_auth),
     ("headers", headers),
     ("introspection", introspection),
     ("object", object),
+    ("template", template),
     ("token", token),
 ];

@@ -3,4 +3,5 @@
 mod identity;
 mod mutations;
 mod rights;
+mod templates;
 mod truth;
