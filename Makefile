@@ -15,6 +15,7 @@ SOAK_FUZZ_SECONDS ?= 60
 .PHONY: demo
 demo: ## Show the loop turning on a local control plane (DEMO_KUBECONFIG=… uses a cluster of yours)
 	tools/demo.sh
+	tools/demo.sh hints
 
 .PHONY: cluster-up
 cluster-up: ## Start a local control plane; its kubeconfig is .run/kubeconfig

@@ -98,6 +98,13 @@ impl Running {
         }
     }
 
+    /// Lines of the log that were lost so far.
+    fn lost(&self) -> u64 {
+        let metrics = ask(self.admin, "GET /metrics HTTP/1.1").expect("answers");
+        let line = metrics.lines().find_map(|line| line.strip_prefix("tokenward_log_lines_lost_total "));
+        line.expect("the metric").parse().expect("a number")
+    }
+
     fn terminate(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(sent.expect("kill runs").success());
@@ -352,4 +359,29 @@ fn it_serves_over_tls_when_told_to() {
     stream.read_exact(&mut settings).expect("answered");
     assert_eq!(settings[3], 4, "a SETTINGS frame of HTTP/2");
     assert!(running.child.id() > 0);
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let folder = Folder::new("unread");
+    let config = folder.kubeconfig(SocketAddr::from(([127, 0, 0, 1], 9)));
+    for (closed, level) in [(true, "info"), (false, "trace")] {
+        let mut running = Running::start(&config, &["--log-level", level]);
+        if closed {
+            drop(running.child.stderr.take());
+        }
+        // Else: 64 KiB fit into the pipe, which is never read. Each question is worth some lines.
+        running.until(|| running.lost() > 0);
+        assert!(ask(running.admin, "GET /healthz HTTP/1.1").expect("answers").starts_with("HTTP/1.1 200"));
+        running.terminate();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let code = loop {
+            if let Some(status) = running.child.try_wait().expect("a child") {
+                break status.code();
+            }
+            assert!(Instant::now() < deadline, "still running");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(code, Some(0), "closed: {closed}");
+    }
 }

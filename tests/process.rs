@@ -23,10 +23,17 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 
 /// A kubeconfig that leads to a port where nobody listens.
 fn dead_cluster(name: &str) -> PathBuf {
+    cluster_at(name, "127.0.0.1:9")
+}
+
+/// A kubeconfig that leads to this address.
+fn cluster_at(name: &str, address: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("tokenward-process-{name}-{}", std::process::id()));
-    let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
-                clusters: [{name: c, cluster: {server: \"http://127.0.0.1:9\"}}]\n\
-                contexts: [{name: c, context: {cluster: c, user: c}}]\nusers: [{name: c, user: {}}]\n";
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+         clusters: [{{name: c, cluster: {{server: \"http://{address}\"}}}}]\n\
+         contexts: [{{name: c, context: {{cluster: c, user: c}}}}]\nusers: [{{name: c, user: {{}}}}]\n"
+    );
     std::fs::write(&path, text).expect("written");
     path
 }
@@ -39,19 +46,32 @@ struct Running {
 
 impl Running {
     fn start(name: &str, args: &[&str]) -> Self {
-        let config = dead_cluster(name);
+        Self::start_with(dead_cluster(name), args)
+    }
+
+    fn start_with(config: PathBuf, args: &[&str]) -> Self {
         // Free a moment ago. Should somebody else take it meanwhile, the process says so and the test fails clearly.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
-        let mut command =
-            tokenward(&["controller", "--log-format=json", "--admin-listen", &address.to_string()]);
+        let mut command = tokenward(&["controller", "--admin-listen", &address.to_string()]);
         command.arg("--kubeconfig").arg(&config).args(args).stderr(Stdio::piped());
         let running = Self { child: command.spawn().expect("it starts"), address, config };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while running.get("/healthz").is_err() {
-            assert!(Instant::now() < deadline, "the admin endpoint does not answer");
+        running.until(|| running.get("/healthz").is_ok());
+        running
+    }
+
+    fn until(&self, so: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !so() {
+            assert!(Instant::now() < deadline, "not in time");
             std::thread::sleep(Duration::from_millis(20));
         }
-        running
+    }
+
+    /// Lines of the log that were lost so far.
+    fn lost(&self) -> u64 {
+        let metrics = self.get("/metrics").expect("answers");
+        let line = metrics.lines().find_map(|line| line.strip_prefix("tokenward_log_lines_lost_total "));
+        line.expect("the metric").parse().expect("a number")
     }
 
     fn get(&self, path: &str) -> std::io::Result<String> {
@@ -129,7 +149,7 @@ fn an_error_is_one_line_and_an_exit_code() {
 
 #[test]
 fn without_an_api_server_it_lives_waits_and_leaves_when_told() {
-    let mut running = Running::start("waits", &["--leader-elect=false"]);
+    let mut running = Running::start("waits", &["--leader-elect=false", "--log-format=json"]);
     assert!(running.get("/healthz").expect("answers").starts_with("HTTP/1.1 200"));
     let ready = running.get("/readyz").expect("answers");
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("not synced yet: apitokens"), "{ready}");
@@ -173,4 +193,112 @@ fn a_second_signal_does_not_wait() {
     running.signal("TERM");
     // An end in order would be 0.
     assert_eq!(running.wait(Duration::from_secs(20)), Some(130));
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_stops_nothing() {
+    let mut running = Running::start("closed", &[]);
+    drop(running.child.stderr.take());
+    running.until(|| running.lost() > 0);
+    assert!(running.get("/healthz").expect("answers").starts_with("HTTP/1.1 200"));
+    running.signal("TERM");
+    assert_eq!(running.wait(Duration::from_secs(20)), Some(0));
+}
+
+#[test]
+fn a_log_whose_reader_hangs_stops_nothing() {
+    let mut running = Running::start("full", &["--log-level=trace"]);
+    // Each question is worth some lines; 64 KiB of them fit into the pipe, which is never read.
+    running.until(|| running.lost() > 0);
+    assert!(running.get("/healthz").expect("answers").starts_with("HTTP/1.1 200"));
+    running.signal("TERM");
+    assert_eq!(running.wait(Duration::from_secs(20)), Some(0));
+}
+
+#[test]
+fn an_api_server_that_never_answers_does_not_hold_the_end_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("bound").to_string();
+    let held = std::thread::spawn(move || silent.incoming().take(64).collect::<Vec<_>>());
+    for elect in ["--leader-elect=false", "--leader-elect=true"] {
+        let config = cluster_at(&format!("silent{elect}"), &address);
+        let mut running = Running::start_with(config, &[elect, "--shutdown-grace=1s"]);
+        // Half a request of somebody who does not go on either.
+        let mut stream = TcpStream::connect(running.address).expect("connected");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost:").expect("sent");
+        running.get("/healthz").expect("answers");
+        running.signal("TERM");
+        assert_eq!(running.wait(Duration::from_secs(30)), Some(0), "{elect}");
+    }
+    drop(held);
+}
+
+#[test]
+fn an_unreachable_api_server_is_told_once_a_retry_with_its_address_and_in_words() {
+    let mut running = Running::start("told", &[]);
+    let log = BufReader::new(running.child.stderr.take().expect("piped"));
+    let mut lines: Vec<String> = Vec::new();
+    let told = |lines: &[String]| {
+        lines.iter().filter(|line| line.contains("the API server cannot be reached")).count()
+    };
+    for line in log.lines() {
+        let line = line.expect("UTF-8");
+        let over = line.contains("stopped");
+        lines.push(line);
+        if told(&lines) == 3 && !lines.iter().any(|line| line.contains("shutting down")) {
+            running.signal("TERM");
+        }
+        if over {
+            break;
+        }
+    }
+    assert_eq!(running.wait(Duration::from_secs(20)), Some(0));
+    for line in lines.iter().filter(|line| line.contains("cannot be reached")) {
+        assert!(
+            line.contains("server=\"http://127.0.0.1:9\"") && line.contains("Connection refused"),
+            "{line}"
+        );
+        assert!(line.contains("check that it runs, that this address is right"), "{line}");
+    }
+    let troubles: Vec<_> =
+        lines.iter().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect();
+    // Besides, once: the Lease, by its name.
+    assert!(troubles.len() <= told(&lines) + 1, "{troubles:#?}");
+    for word in ["Status {", "Error(", "HyperError", "ServiceError", "object.", "Some("] {
+        assert!(!lines.iter().any(|line| line.contains(word)), "{word}: {lines:#?}");
+    }
+}
+
+/// What the next test starts: a process whose every thread but the overseer's is blocked.
+#[test]
+fn a_child_that_hangs() {
+    if std::env::var_os("TOKENWARD_TEST_HANGS").is_none() {
+        return;
+    }
+    use tokenward::runtime::{overseer::Overseer, shutdown};
+    let overseer = Overseer::start().expect("starts");
+    let _stop = shutdown::on_signals(&overseer.handle(), Duration::from_secs(1)).expect("signals");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    for _ in 0..2 {
+        runtime.spawn(async { std::thread::sleep(Duration::from_secs(600)) });
+    }
+    std::fs::write(std::env::var_os("TOKENWARD_TEST_HANGS").expect("set"), "ready").expect("written");
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+#[test]
+fn a_signal_ends_a_process_in_which_everything_hangs() {
+    let ready = std::env::temp_dir().join(format!("tokenward-process-hangs-{}", std::process::id()));
+    let mut command = Command::new(std::env::current_exe().expect("this test"));
+    command.args(["--exact", "a_child_that_hangs"]).env("TOKENWARD_TEST_HANGS", &ready);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut running =
+        Running { child, address: SocketAddr::from(([127, 0, 0, 1], 9)), config: ready.clone() };
+    running.until(|| ready.exists());
+    running.signal("TERM");
+    assert_eq!(running.wait(Duration::from_secs(30)), Some(130));
 }

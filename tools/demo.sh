@@ -4,6 +4,7 @@
 #
 #   make demo                       on a local control plane, which stays up until `make cluster-down`
 #   make demo DEMO_KUBECONFIG=FILE  on a cluster of yours
+#   tools/demo.sh hints             tries what the demo printed last, as `make demo` does once the demo has ended
 #
 # No pod runs on the local control plane, so operator and gate run here, as processes: with the arguments and environment of the
 # chart's Deployments, and a token of the chart's ServiceAccount each, so with no right more than a pod of it would have.
@@ -166,7 +167,7 @@ start_proxies() {
     start_daemon "$RUN/$name.pid" "$RUN/$name.log" "$(tool nginx)" -p "$RUN/$name" -c "$RUN/$name/nginx.conf" -g 'daemon off;'
   done
   start_daemon "$RUN/envoy.pid" "$RUN/envoy.log" \
-    "$(tool envoy)" --config-path "$RUN/envoy.yaml" --use-dynamic-base-id --log-level warning
+    "$(tool envoy)" --config-path "$RUN/envoy.yaml" --disable-hot-restart --log-level warning
   local port
   for port in "$API_PORT" "$NGINX_PORT" "$ENVOY_PORT"; do
     wait_until 20 curl --silent --max-time 2 "http://127.0.0.1:$port/" || die "nothing answers on port $port; see .run/*.log"
@@ -284,7 +285,7 @@ still_used() {
 
 what_next() {
   step "The loop is turning, and keeps turning. Try next:"
-  cat <<TXT
+  cat >"$RUN/hints" <<TXT
   export KUBECONFIG=$RUN/demo.kubeconfig PATH=$(dirname "$(tool kubectl)"):\$PATH
   kubectl explain apitoken.spec.rotation
   kubectl delete secret rotation        # lost: a new credential within a second, and an event that says why
@@ -293,8 +294,10 @@ what_next() {
   curl -s http://127.0.0.1:$ADMIN_PORT/metrics | grep ^tokenward_
   kubectl get tokenusage rotation -o yaml   # who, how often, with which outcome, by the hour
   curl -i -H "Authorization: Bearer \$(kubectl get secret rotation -o go-template='{{.data.token | base64decode}}')" http://127.0.0.1:$ENVOY_PORT/
-  tail -f .run/tokenward.log .run/gate.log
+  curl -i -H "Authorization: Bearer \$(kubectl get secret rotation -o go-template='{{.data.token | base64decode}}')" http://127.0.0.1:$NGINX_PORT/
+  tail -f $RUN/tokenward.log $RUN/gate.log
 TXT
+  cat "$RUN/hints"
   if [[ -n ${DEMO_KUBECONFIG:-} ]]; then
     note "To end it: make cluster-down stops the operator; in your cluster, delete the namespaces $NAMESPACE and $SYSTEM."
   else
@@ -302,6 +305,27 @@ TXT
   fi
 }
 
+# What was printed works, and still does when the process that printed it is gone: each line is run as it stands, except that
+# what would change something is asked of the API server only, and what would not end is looked at once.
+try_hints() {
+  step "Every hint, tried from another process"
+  local hint setup
+  setup=$(head -n 1 "$RUN/hints")
+  while IFS= read -r hint <&3; do
+    hint=$(sed -E 's/^ +//; s/ +# .*//; s/ --watch//; s/^tail -f/tail -n 1/; s/^curl /curl --fail --max-time 5 /
+      s/^kubectl (delete|annotate) .*/& --dry-run=server/' <<<"$hint")
+    bash -euo pipefail -c "$setup; $hint" </dev/null >"$RUN/hint" 2>&1 || {
+      mask <"$RUN/hint" >&2
+      die "this does not work: $hint"
+    }
+    note "works: $hint"
+  done 3< <(tail -n +2 "$RUN/hints")
+}
+
+if [[ ${1:-} == hints ]]; then
+  try_hints
+  exit
+fi
 prepare
 install_chart
 start_operator

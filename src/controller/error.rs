@@ -6,12 +6,13 @@ use super::leader::NotLeading;
 use crate::api::Reason;
 use crate::domain::ports::EntropyError;
 use crate::domain::status::Problem;
+use crate::platform::words;
 
 /// A reconcile that has to be tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server answered with an error, or not at all.
-    #[error("{call}: {source}")]
+    #[error("{call}: {}", words::of(source))]
     Api {
         /// What was attempted.
         call: Call,
@@ -20,7 +21,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// The API server did not answer in time. The call may have taken effect all the same.
-    #[error("{call}: no answer within {after:?}")]
+    #[error("{call}: no answer within {}", crate::domain::duration::format(*after))]
     Timeout {
         /// What was attempted.
         call: Call,
@@ -42,6 +43,9 @@ pub enum Error {
     /// What the store keeps of the ApiToken cannot be read: a defect of ours.
     #[error("ApiToken in the store: {0}")]
     Store(#[from] serde_json::Error),
+    /// A defect of ours; the log says where.
+    #[error("the reconcile panicked")]
+    Panicked,
     /// More steps than any sound sequence takes.
     #[error("no end after {0} steps")]
     Endless(usize),
@@ -79,6 +83,7 @@ impl Error {
             Self::Entropy(_) => "Entropy",
             Self::Blocked(_) => "Blocked",
             Self::Store(_) => "Store",
+            Self::Panicked => "Panicked",
             Self::Endless(_) => "Endless",
         }
     }

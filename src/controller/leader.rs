@@ -19,6 +19,7 @@ use crate::domain::lease::{Command, Config, Election, Event, Moment, Record, See
 use crate::domain::ports::Clock;
 use crate::platform::leadership::Notes;
 pub use crate::platform::leadership::{Fence, Handle, Leadership, NotLeading};
+use crate::platform::words;
 
 #[cfg(test)]
 mod tests;
@@ -284,8 +285,7 @@ fn call(
             Ok(Err(kube::Error::Api(status))) if status.code == 409 || (replacing && status.code == 404) => {
                 Ok(Answer::Conflict)
             }
-            Ok(Err(kube::Error::Api(status))) => Err(format!("{} ({})", status.message, status.code)),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(words::of(&error)),
             Err(_) => Err(format!("no answer within {}", crate::domain::duration::format(limit))),
         }
     }

@@ -1,8 +1,10 @@
 //! Looks at the ApiTokens of one scope: who asks for them, and the loop that makes them while this replica leads.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
@@ -18,6 +20,7 @@ use super::metrics::Metrics;
 use super::queue::{Name, Queue, Turn, name};
 use super::reconcile::{self, Context};
 use crate::platform::budget::{Purse, Shared};
+use crate::platform::vitals::Vitals;
 
 /// When to look at a token again, if nothing happens to it before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,11 +169,24 @@ impl Looks {
 async fn look(token: Arc<Kept>, paid: Option<Purse>, context: Arc<Context>) -> Next {
     let started = Instant::now();
     let in_flight = InFlight::new(&context.metrics);
-    let result = reconcile::reconcile(token.clone(), paid, &context).await;
+    let work = reconcile::reconcile(token.clone(), paid, &context);
+    let result = alone(&context.vitals, token.namespace(), token.name(), work).await;
     drop(in_flight);
     context.metrics.reconcile_duration.observe(started.elapsed().as_secs_f64());
     context.metrics.reconciles.inc([result.as_ref().map_or_else(error::Error::category, |_| "ok")]);
     result.unwrap_or_else(|error| reconcile::backoff(&token, &error, &context))
+}
+
+/// Shows what a look does: one that hangs keeps its worker, and is named. One that panics, a defect, fails by itself: were it to
+/// take the process down, one ApiToken would hold up all others, again after each restart.
+async fn alone<T>(
+    vitals: &Arc<Vitals>,
+    namespace: &str,
+    name: &str,
+    work: impl Future<Output = Result<T, error::Error>>,
+) -> Result<T, error::Error> {
+    let work = vitals.watched(namespace, name, work);
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or(Err(error::Error::Panicked))
 }
 
 /// Looks may be asked for while it lives.
@@ -226,5 +242,49 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.reconciles_in_flight.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn a_defect() -> Result<i32, error::Error> {
+        panic!("a defect");
+    }
+
+    #[test]
+    fn a_look_that_hangs_or_panics_stalls_no_other() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let vitals = Arc::new(Vitals::default());
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (began, begins) = tokio::sync::oneshot::channel();
+        runtime.block_on(async {
+            let own = vitals.clone();
+            let hangs = tokio::spawn(async move {
+                let work = async {
+                    let _ = began.send(());
+                    let _ = held.recv();
+                    Ok(1)
+                };
+                alone(&own, "shop", "hangs", work).await
+            });
+            begins.await.unwrap();
+            assert_eq!(
+                alone(&vitals, "shop", "panics", a_defect()).await.unwrap_err().category(),
+                "Panicked"
+            );
+            for number in 0..100 {
+                let own = vitals.clone();
+                let other =
+                    tokio::spawn(async move { alone(&own, "shop", "others", async { Ok(number) }).await });
+                assert_eq!(other.await.unwrap().unwrap(), number);
+            }
+            let named: Vec<_> = vitals.held(Duration::ZERO).into_iter().map(|held| held.name).collect();
+            assert_eq!(named, ["hangs"]);
+            drop(release);
+            assert_eq!(hangs.await.unwrap().unwrap(), 1);
+        });
     }
 }

@@ -22,6 +22,8 @@ table! {
         "How long one reconcile took, its API calls included";
     IN_FLIGHT: Gauge "reconciles_in_flight" []
         "Reconciles that run at this moment; at --concurrency for long means that it is the limit";
+    HELD: Counter "reconciles_held_total" []
+        "Reconciles that kept a worker busy for ten seconds without a pause; the log names the ApiToken";
     QUEUE_DEPTH: Gauge "queue_depth" []
         "ApiTokens that wait for a look; far above --concurrency for long means that looks do not keep up";
     NEWS_WAITING: Gauge "news_waiting" []
@@ -60,6 +62,8 @@ pub struct Metrics {
     pub reconcile_duration: Histogram,
     /// `reconciles_in_flight`.
     pub reconciles_in_flight: Gauge,
+    /// `reconciles_held_total`.
+    pub reconciles_held: Counter,
     /// `queue_depth`.
     pub queue_depth: Gauge,
     /// `news_waiting`.
@@ -88,6 +92,7 @@ impl Metrics {
             reconciles: counters(registry, &RECONCILES),
             reconcile_duration: register(registry, &RECONCILE_DURATION, Buckets.new_metric()),
             reconciles_in_flight: register(registry, &IN_FLIGHT, Gauge::default()),
+            reconciles_held: register(registry, &HELD, Counter::default()),
             queue_depth: register(registry, &QUEUE_DEPTH, Gauge::default()),
             news_waiting: register(registry, &NEWS_WAITING, Gauge::default()),
             rotations: counters(registry, &ROTATIONS),

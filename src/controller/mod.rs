@@ -39,6 +39,7 @@ use crate::domain::ports::{Clock, Entropy, News, UsageSource};
 use crate::domain::usage::NoLedger;
 use crate::platform::budget;
 use crate::platform::readiness::Readiness;
+use crate::platform::vitals::Vitals;
 
 /// What the controller is told.
 #[derive(Clone, Debug)]
@@ -134,6 +135,7 @@ impl Controller {
             memory: memory.clone(),
             announcer,
             metrics: metrics.clone(),
+            vitals: Arc::default(),
             resync: options.resync,
         });
         let scopes = match options.namespaces.as_slice() {
@@ -142,6 +144,11 @@ impl Controller {
         };
         let shared = Shared { client, secrets, namespaces, world: usage.world, memory, metrics, readiness };
         Self { options, context, shared, scopes, publisher, leader, clock, news: usage.news }
+    }
+
+    /// Its signs of life, for whoever watches it.
+    pub fn vitals(&self) -> Arc<Vitals> {
+        self.context.vitals.clone()
     }
 
     /// The ApiTokens as the metrics show them.

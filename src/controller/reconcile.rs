@@ -28,6 +28,7 @@ use crate::domain::token::Token;
 use crate::domain::usage::Observation;
 use crate::domain::{delivery, lifecycle, mutation, news};
 use crate::platform::budget::{Purse, Shared};
+use crate::platform::vitals::Vitals;
 
 /// More steps than the longest sound sequence takes: read, mint, deliver, confirm, with a conflict on the way.
 const MAX_STEPS: usize = 12;
@@ -64,6 +65,8 @@ pub struct Context {
     pub announcer: Announcer,
     /// Counts.
     pub metrics: Metrics,
+    /// Signs of life.
+    pub vitals: Arc<Vitals>,
     /// Longest time between two looks at a token.
     pub resync: Duration,
 }

@@ -33,6 +33,7 @@ use crate::domain::ports::{Clock, News};
 use crate::platform::budget;
 use crate::platform::readiness::Readiness;
 use crate::platform::watching::resilient;
+use crate::platform::words;
 
 /// Names that readiness is told by.
 pub const SYNCED: [&str; 3] = ["apitokens", "secrets", "namespaces"];
@@ -262,7 +263,7 @@ async fn poll_namespace(shared: Shared, name: String, looks: Arc<Looks>) {
                 changed.iter().for_each(|changed| looks.ask_namespace(changed));
             }
             // Owners are then looked for on the ApiToken alone: an inconvenience, no reason not to be ready.
-            Err(error) => warn!(namespace = %name, %error, "Namespace not read"),
+            Err(error) => warn!(namespace = name, error = words::of(&error), "Namespace not read"),
         }
         Readiness::synced(&shared.readiness, SYNCED[2]);
     }

@@ -19,6 +19,7 @@ use crate::api::{ApiToken, CallerUsage, RefusedUsage, TokenUsage, TokenUsageSpec
 use crate::domain::directory::Claimant;
 use crate::domain::usage::{Merged, Persisted, merge, touch};
 use crate::platform::leadership::{Fence, NotLeading};
+use crate::platform::words;
 
 /// Attempts for one job; after that it waits for its next turn.
 const ATTEMPTS: u32 = 4;
@@ -36,10 +37,10 @@ pub struct Persister {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server answered with an error, or could not be reached.
-    #[error(transparent)]
+    #[error("{}", words::of(.0))]
     Api(#[from] kube::Error),
     /// No answer in time. The write may have taken effect all the same.
-    #[error("no answer within {0:?}")]
+    #[error("no answer within {}", crate::domain::duration::format(*.0))]
     Timeout(Duration),
     /// Another replica leads now.
     #[error(transparent)]

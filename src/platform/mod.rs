@@ -12,4 +12,6 @@ pub mod readiness;
 pub mod reminder;
 pub mod reviews;
 pub mod target;
+pub mod vitals;
 pub mod watching;
+pub mod words;

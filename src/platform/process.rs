@@ -1,9 +1,13 @@
 //! What every role counts about itself and its calls to the API server.
 
+use std::sync::LazyLock;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::families::{CounterVec, HistogramVec, PREFIX, counters, histograms, table};
+use super::families::{CounterVec, HistogramVec, PREFIX, counters, histograms, register, table};
 
 table! {
     API_REQUESTS: Counter "api_requests_total" ["verb", "code"]
@@ -14,9 +18,16 @@ table! {
         "Watches that were refused or broke off with an error";
     WATCH_RESTARTS: Counter "watch_restarts_total" ["resource"]
         "Times a watch had to list everything anew";
+    STALLED: Gauge "stalled" []
+        "1 once the process hangs: its work does not come round or does not get on, and it waits to be restarted; else 0";
+    LOG_LINES_LOST: Counter "log_lines_lost_total" []
+        "Log lines that were not written, because whoever reads them does not keep up or is gone";
     BUILD: Info "build_info" ["version", "revision"]
         "The version that runs";
 }
+
+/// `log_lines_lost_total`: there is one log, whoever counts.
+pub static LOST_LINES: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// Families of every role. Cheap to clone; clones count together.
 #[derive(Debug, Clone)]
@@ -29,6 +40,8 @@ pub struct ProcessMetrics {
     pub watch_errors: CounterVec<1>,
     /// `watch_restarts_total{resource}`.
     pub watch_restarts: CounterVec<1>,
+    /// `stalled`.
+    pub stalled: Gauge,
 }
 
 impl ProcessMetrics {
@@ -37,11 +50,13 @@ impl ProcessMetrics {
         let registry = registry.sub_registry_with_prefix(PREFIX);
         let build = [("version", crate::VERSION), ("revision", crate::REVISION)];
         registry.register(BUILD.registered_name(), BUILD.help, Info::new(build));
+        register(registry, &LOG_LINES_LOST, LOST_LINES.clone());
         Self {
             api_requests: counters(registry, &API_REQUESTS),
             api_request_duration: histograms(registry, &API_DURATION),
             watch_errors: counters(registry, &WATCH_ERRORS),
             watch_restarts: counters(registry, &WATCH_RESTARTS),
+            stalled: register(registry, &STALLED, Gauge::default()),
         }
     }
 }

@@ -17,6 +17,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::words;
+
 /// How long an accepted token is not asked about again. A token that is revoked may be accepted for so long.
 const ACCEPTED: Duration = Duration::from_secs(60);
 /// How long a refused one is not.
@@ -227,7 +229,7 @@ impl Reviews {
             if !self.may_ask(&key, &claims.iss) {
                 return Err(ReviewError::Busy);
             }
-            let user = self.ask(token).await.map_err(|error| unanswered(error.to_string()))?;
+            let user = self.ask(token).await.map_err(|error| unanswered(words::of(&error)))?;
             self.remember(key, user.clone(), claims.iss);
             Ok(user)
         };

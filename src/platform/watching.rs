@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::process::ProcessMetrics;
+use super::words;
 
 /// The events of a watch that is retried for ever. Every error is counted and told, with what to do about it.
 pub fn resilient<K>(
@@ -52,17 +53,27 @@ pub fn explain(resource: &'static str, error: &watcher::Error) {
         | watcher::Error::WatchError(status) => status.code,
         _ => 0,
     };
+    let (unreachable, broken) = match error {
+        watcher::Error::InitialListFailed(kube::Error::Service(_))
+        | watcher::Error::WatchStartFailed(kube::Error::Service(_)) => (true, false),
+        watcher::Error::WatchFailed(_) => (false, true),
+        _ => (false, false),
+    };
+    let error = words::of_watch(error);
     match code {
         404 if resource == "apitokens" => error!(
             resource,
             "the ApiToken CRD is not installed: install the chart, or apply the output of `tokenward crds`; trying again"
         ),
         403 => {
-            error!(resource, %error, "this may not be watched: check the Roles and --namespaces; trying again")
+            error!(resource, error, "this may not be watched: check the Roles and --namespaces; trying again")
         }
         // Watches expire by design.
         410 => info!(resource, "watch expired; starting over"),
-        _ => warn!(resource, %error, "watch failed; trying again"),
+        // Connections end. If there is no other, the client tells that, for all watches together.
+        _ if broken => info!(resource, error, "the watch broke off; opening it again"),
+        _ if unreachable => debug!(resource, error, "watch failed; trying again"),
+        _ => warn!(resource, error, "watch failed; trying again"),
     }
 }
 

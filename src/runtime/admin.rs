@@ -1,4 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`: for the kubelet and the scraper, not for the world.
+//!
+//! To be served by the [overseer](super::overseer), so that there is an answer whatever hangs.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::serve::{Limits, Meter, Server};
 use crate::platform::readiness::Readiness;
+use crate::platform::vitals::Vitals;
 
 /// The flag that names the address.
 pub const FLAG: &str = "--admin-listen";
@@ -40,6 +43,8 @@ pub struct Admin {
     pub registry: Arc<Mutex<Registry>>,
     /// What `/readyz` answers.
     pub readiness: watch::Receiver<Readiness>,
+    /// What `/healthz` answers.
+    pub vitals: Arc<Vitals>,
 }
 
 /// Serves until `shutdown`, and then until the answers under way have ended.
@@ -51,10 +56,17 @@ pub async fn serve(listener: TcpListener, admin: Admin, shutdown: CancellationTo
 /// The routes; anything else is 404.
 pub fn router(admin: Admin) -> Router {
     Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(admin)
+}
+
+async fn healthz(State(admin): State<Admin>) -> Response {
+    match admin.vitals.stalled() {
+        None => "ok\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("hangs: {why}\n")).into_response(),
+    }
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
@@ -95,7 +107,7 @@ mod tests {
         let mut registry = Registry::default();
         crate::controller::metrics::Metrics::new(&mut registry);
         let (sender, readiness) = Readiness::channel(["secrets", "apitokens"]);
-        (sender, Admin { registry: Arc::new(Mutex::new(registry)), readiness })
+        (sender, Admin { registry: Arc::new(Mutex::new(registry)), readiness, vitals: Arc::default() })
     }
 
     async fn ask(admin: &Admin, method: &str, path: &str) -> (u16, String, String) {
@@ -120,6 +132,9 @@ mod tests {
         assert_eq!(ask(&admin, "GET", "/readyz").await.2, "not synced yet: secrets\n");
         Readiness::synced(&sender, "secrets");
         assert_eq!(ask(&admin, "GET", "/readyz").await.0, 200);
+        admin.vitals.stall("the work has not come round for 30 s".to_owned());
+        let (status, _, body) = ask(&admin, "GET", "/healthz").await;
+        assert_eq!((status, body.as_str()), (503, "hangs: the work has not come round for 30 s\n"));
         Readiness::leave(&sender);
         let (status, _, body) = ask(&admin, "GET", "/readyz").await;
         assert_eq!((status, body.as_str()), (503, "leaving\n"));

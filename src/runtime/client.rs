@@ -15,9 +15,11 @@ use kube::config::{Config, InferConfigError, KubeConfigOptions, Kubeconfig, Kube
 use tokio::time::{Instant, Sleep};
 use tower::{BoxError, Layer, Service};
 
+pub use self::outage::Outage;
 use super::client_metrics::{code, is_stream, verb};
 use crate::platform::process::ProcessMetrics;
 
+mod outage;
 #[cfg(test)]
 mod tests;
 
@@ -55,11 +57,13 @@ impl ClientError {
     }
 }
 
-/// A client for `kubeconfig`, or for what the environment offers. Nothing is sent yet.
+/// A client for `kubeconfig`, or for what the environment offers. Nothing is sent yet. Clients that share `outage` tell of one
+/// together.
 pub async fn connect(
     kubeconfig: Option<&Path>,
     request_timeout: Duration,
     metrics: ProcessMetrics,
+    outage: &Outage,
 ) -> Result<kube::Client, ClientError> {
     let mut config = match kubeconfig {
         Some(path) => {
@@ -78,21 +82,28 @@ pub async fn connect(
     config.default_retry = false;
     let agent = HeaderValue::from_static(concat!("tokenward/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
+    let outage = outage.of(&config.cluster_url);
     let builder = ClientBuilder::try_from(config).map_err(|error| ClientError::Build(Box::new(error)))?;
-    Ok(builder.with_layer(&CallsLayer { request_timeout, metrics }).build())
+    Ok(builder.with_layer(&CallsLayer { request_timeout, metrics, outage }).build())
 }
 
 /// Bounds and counts calls.
 struct CallsLayer {
     request_timeout: Duration,
     metrics: ProcessMetrics,
+    outage: Outage,
 }
 
 impl<S> Layer<S> for CallsLayer {
     type Service = Calls<S>;
 
     fn layer(&self, inner: S) -> Calls<S> {
-        Calls { inner, request_timeout: self.request_timeout, metrics: self.metrics.clone() }
+        Calls {
+            inner,
+            request_timeout: self.request_timeout,
+            metrics: self.metrics.clone(),
+            outage: self.outage.clone(),
+        }
     }
 }
 
@@ -100,6 +111,7 @@ struct Calls<S> {
     inner: S,
     request_timeout: Duration,
     metrics: ProcessMetrics,
+    outage: Outage,
 }
 
 /// The API server did not answer in time. The call may have had effect all the same.
@@ -128,20 +140,24 @@ where
         let mut count = Count::new(verb(&request), self.metrics.clone());
         let answer = self.inner.call(request);
         let deadline = Instant::now() + limit;
+        let outage = self.outage.clone();
         Box::pin(async move {
             match tokio::time::timeout_at(deadline, answer).await {
                 Ok(Ok(answer)) => {
                     count.end(code(answer.status().as_u16()));
+                    outage.over();
                     // The body of a call belongs to its time, too: a list that stalls half-way has no answer.
                     Ok(if stream { answer } else { answer.map(|body| Bounded::boxed(body, deadline, limit)) })
                 }
                 Ok(Err(error)) => {
                     count.end("error");
-                    Err(error)
+                    Err(outage.failed(&*error).into())
                 }
                 Err(_) => {
                     count.end("timeout");
-                    Err(NoAnswer(limit).into())
+                    let error = NoAnswer(limit);
+                    outage.failed(&error);
+                    Err(error.into())
                 }
             }
         })

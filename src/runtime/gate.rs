@@ -9,6 +9,7 @@ use kube::api::Api;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::args::gate::GateArgs;
 use super::clock::SystemClock;
+use super::overseer::{self, Subject, on};
 use super::serve::{Limits, Meter, Reserved, Server, Serves};
 use super::tls::Certificates;
 use super::{RunError, admin, client, environment, serve, shutdown};
@@ -30,12 +32,15 @@ use crate::gate::reporter::core::Identity;
 use crate::gate::{Gate, Settings, feed, locate, reporter, strangers};
 use crate::platform::readiness::Readiness;
 use crate::platform::reviews::Reviews;
+use crate::platform::vitals::Vitals;
 use crate::platform::{apart, grpc};
 
 /// Longest time for one call to the API server; watches are not cut.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for a TokenReview: whoever asks for an introspection waits for it.
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time on the way down for what follows the last answers and the last reports.
+const AFTER_GRACE: Duration = Duration::from_secs(4);
 /// Waited for besides the feed: both ports are open.
 const OPEN: &str = "listeners";
 
@@ -44,11 +49,11 @@ const GRPC_FLAG: &str = "--grpc-listen";
 
 /// Runs until a signal. The ports are taken at once, so that a wrong address ends the process, but opened only when the index
 /// is loaded: before, a proxy is refused at once and denies. On the way down, readiness goes first, then the ports close,
-/// requests under way end, and what was counted is reported.
-pub async fn run(args: GateArgs) -> Result<(), RunError> {
-    let stop = shutdown::on_signals()
+/// requests under way end, and what was counted is reported. What has to work whatever hangs runs on `overseer`.
+pub async fn run(args: GateArgs, overseer: Handle) -> Result<(), RunError> {
+    let stop = shutdown::on_signals(&overseer, 2 * args.shutdown_grace + AFTER_GRACE)
         .map_err(|source| RunError::Io { what: "signal handlers cannot be set up", source })?;
-    let admin_listener = serve::listen(admin::FLAG, args.admin_listen).await?;
+    let admin_listener = on(&overseer, serve::listen(admin::FLAG, args.admin_listen)).await??;
     let http = serve::reserve(HTTP_FLAG, args.http_listen)?;
     let grpc = serve::reserve(GRPC_FLAG, args.grpc_listen)?;
     let certificates = match (&args.tls_cert, &args.tls_key) {
@@ -63,8 +68,13 @@ pub async fn run(args: GateArgs) -> Result<(), RunError> {
         let clock = clock.clone();
         move || clock.now().as_second()
     });
-    let client =
-        client::connect(args.kubeconfig.as_deref(), REQUEST_TIMEOUT, metrics.process.clone()).await?;
+    let client = client::connect(
+        args.kubeconfig.as_deref(),
+        REQUEST_TIMEOUT,
+        metrics.process.clone(),
+        &client::Outage::default(),
+    )
+    .await?;
     let identity = Identity {
         gate: environment::identity(args.identity.as_deref())?,
         epoch: u64::try_from(clock.now().as_millisecond()).unwrap_or_default().max(1),
@@ -85,9 +95,21 @@ pub async fn run(args: GateArgs) -> Result<(), RunError> {
 
     let (readiness, ready) = Readiness::channel([feed::SYNCED, OPEN]);
     let readiness = Arc::new(readiness);
-    let admin = admin::Admin { registry: Arc::new(Mutex::new(registry)), readiness: ready.clone() };
+    let vitals = Arc::new(Vitals::default());
+    let subject = Subject::without_queue(
+        vitals.clone(),
+        overseer::Limits::with_calls_of(REQUEST_TIMEOUT),
+        &metrics.process,
+    );
+    overseer.spawn(overseer::watch(subject, CancellationToken::new()));
+    let beats = vitals.clone();
+    let _beating =
+        AbortOnDropHandle::new(tokio::spawn(
+            async move { beats.beating(std::future::pending::<()>()).await },
+        ));
+    let admin = admin::Admin { registry: Arc::new(Mutex::new(registry)), readiness: ready.clone(), vitals };
     let admin_closed = CancellationToken::new();
-    let endpoint = tokio::spawn(admin::serve(admin_listener, admin, admin_closed.clone()));
+    let endpoint = overseer.spawn(admin::serve(admin_listener, admin, admin_closed.clone()));
 
     let (ledger, place) = watch::channel(None);
     let (located, lost) = vital({

@@ -11,8 +11,10 @@ mod environment;
 pub mod gate;
 pub mod generated;
 mod ledger;
+mod lines;
 mod lists;
 mod metrics_reference;
+pub mod overseer;
 pub mod reference;
 pub mod serve;
 pub mod shutdown;
@@ -20,16 +22,22 @@ pub mod telemetry;
 pub mod tls;
 
 use std::error::Error;
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
+use tokio::runtime::Builder;
 
 use self::args::{Cli, Command};
+use self::overseer::Overseer;
+pub use crate::platform::words::chain;
 
 /// The exit code for arguments that cannot be used, as clap's own.
 const EXIT_USAGE: u8 = 2;
+/// Workers of the main runtime at least: one that is kept busy must not be the only one.
+const WORKERS: usize = 4;
+/// How long a worker that does not let go is waited for at the end.
+const WORKERS_END: Duration = Duration::from_millis(500);
 
 /// Everything that ends the process with an error. Shown as one line.
 #[derive(Debug, thiserror::Error)]
@@ -98,13 +106,15 @@ impl RunError {
 
 /// Parses the arguments, runs the command and says how it ended: 0 done, 1 failed, 2 arguments that cannot be used.
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let code = match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "tokenward: {}", chain(&error));
+            telemetry::say(&format!("tokenward: {}", chain(&error)));
             ExitCode::from(error.exit_code())
         }
-    }
+    };
+    telemetry::flush();
+    code
 }
 
 fn run(cli: Cli) -> Result<(), RunError> {
@@ -114,34 +124,26 @@ fn run(cli: Cli) -> Result<(), RunError> {
         Command::Controller(args) => {
             telemetry::init(cli.log_format, &cli.log_level)?;
             let settings = args.check()?;
-            threads()?.block_on(controller::run(*args, settings))
+            let overseer = Overseer::start()?;
+            block_on(controller::run(*args, settings, overseer.handle()))
         }
         Command::Gate(args) => {
             telemetry::init(cli.log_format, &cli.log_level)?;
-            threads()?.block_on(gate::run(*args))
+            let overseer = Overseer::start()?;
+            block_on(gate::run(*args, overseer.handle()))
         }
     }
 }
 
-fn threads() -> Result<tokio::runtime::Runtime, RunError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| RunError::Io { what: "the async runtime did not start", source })
-}
-
-/// An error and its causes on one line. Causes that their effect quotes already are not said twice.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let message = error.to_string();
-        if !text.contains(&message) {
-            let _ = write!(text, ": {message}");
-        }
-        cause = error.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// Runs a role to its end.
+fn block_on(role: impl Future<Output = Result<(), RunError>>) -> Result<(), RunError> {
+    let workers = std::thread::available_parallelism().map_or(WORKERS, |cores| WORKERS.max(cores.get()));
+    let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime =
+        runtime.map_err(|source| RunError::Io { what: "the async runtime did not start", source })?;
+    let result = runtime.block_on(role);
+    runtime.shutdown_timeout(WORKERS_END);
+    result
 }
 
 #[cfg(test)]
@@ -149,15 +151,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_one_line_with_every_cause_once() {
+    fn an_error_has_its_causes_its_category_and_its_code() {
         let inner = std::io::Error::other("connection\n  refused");
         let error = RunError::Io { what: "cannot listen", source: inner };
         assert_eq!(chain(&error), "cannot listen: connection refused");
         assert_eq!((error.category(), error.exit_code()), ("Io", 1));
-        // As kube's errors do it: the effect quotes its cause already.
-        #[derive(Debug, thiserror::Error)]
-        #[error("HyperError: {0}")]
-        struct Quoting(#[source] std::io::Error);
-        assert_eq!(chain(&Quoting(std::io::Error::other("reset"))), "HyperError: reset");
     }
 }

@@ -1,10 +1,24 @@
 //! Logs: text for people, JSON for collectors, always to standard error.
 
+use std::io::Write as _;
+use std::sync::OnceLock;
+use std::time::Duration;
+
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::args::LogFormat;
+use super::lines::Lines;
+use crate::platform::process::LOST_LINES;
+
+/// Spans of the library that runs the reconciles.
+const KUBE_SPANS: &str = "kube_runtime::controller=warn";
+/// How long the last lines of a process are waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The process's way to standard error, once [`init`] has set it up.
+static LINES: OnceLock<Lines> = OnceLock::new();
 
 /// Why there will be no logs.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +36,9 @@ pub enum TelemetryError {
     /// Somebody else in this process was first.
     #[error("the log is set up already")]
     Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
+    /// No thread to write with.
+    #[error("the log cannot be written")]
+    Thread(#[source] std::io::Error),
 }
 
 impl TelemetryError {
@@ -30,14 +47,38 @@ impl TelemetryError {
         match self {
             Self::Level { .. } => "Level",
             Self::Twice(_) => "Twice",
+            Self::Thread(_) => "Thread",
         }
     }
 }
 
 /// Sets the process's log up. To be called once.
 pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
-    let subscriber = subscriber(format, level, std::io::stderr)?;
-    Ok(tracing::subscriber::set_global_default(subscriber)?)
+    let lines = Lines::to(std::io::stderr(), LOST_LINES.clone()).map_err(TelemetryError::Thread)?;
+    let subscriber = subscriber(format, level, lines.clone())?;
+    tracing::subscriber::set_global_default(subscriber)?;
+    let _ = LINES.set(lines);
+    // The default would write to standard error itself, and wait there.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panicked: {}", panic.payload_as_str().unwrap_or("no message"));
+    }));
+    Ok(())
+}
+
+/// Writes one line for whoever started the process.
+pub fn say(line: &str) {
+    match LINES.get() {
+        Some(lines) => lines.put(format!("{line}\n").as_bytes()),
+        None => drop(writeln!(std::io::stderr(), "{line}")),
+    }
+}
+
+/// Waits until what was logged is written, but not for long: to be called before the process ends.
+pub fn flush() {
+    if let Some(lines) = LINES.get() {
+        lines.flush(PATIENCE);
+    }
 }
 
 fn subscriber<W>(
@@ -51,7 +92,15 @@ where
     let filter = EnvFilter::builder()
         .parse(level)
         .map_err(|source| TelemetryError::Level { found: level.to_owned(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    // The controller runtime's spans repeat the object's name before each line, with `object.reason=unknown`. Whoever asks
+    // for its logs gets them.
+    let filter = match KUBE_SPANS.parse() {
+        Ok(quiet) if !level.contains("kube_runtime") => filter.add_directive(quiet),
+        _ => filter,
+    };
+    // Errors of the writer would go to standard error, by a way that panics where nobody reads it.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     Ok(match format {
         // Fields of events at the top, where collectors filter. Those of the span stand under `span`, where a field `name`
         // would be hidden by the span's own: name the object in the event.

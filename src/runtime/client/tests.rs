@@ -63,7 +63,9 @@ async fn fixture(limit: Duration, answer: fn(&ServerRequest) -> axum::response::
     tokio::spawn(async move { axum::serve(listener, app).await });
     let folder = kubeconfig(&format!("http://{address}"));
     let metrics = ProcessMetrics::new(&mut Registry::default());
-    let client = connect(Some(&folder.0.join("config")), limit, metrics.clone()).await.expect("a client");
+    let client = connect(Some(&folder.0.join("config")), limit, metrics.clone(), &Outage::default())
+        .await
+        .expect("a client");
     assert_eq!(client.default_namespace(), "shop");
     Fixture { api: Api::default_namespaced(client), metrics, calls, _folder: folder }
 }
@@ -119,7 +121,7 @@ async fn body_of(uri: &str) -> Box<DynBody> {
         Ok::<_, BoxError>(Response::new(Box::new(body) as Box<DynBody>))
     });
     let metrics = ProcessMetrics::new(&mut Registry::default());
-    let service = CallsLayer { request_timeout: TIMEOUT, metrics }.layer(endless);
+    let service = CallsLayer { request_timeout: TIMEOUT, metrics, outage: Outage::default() }.layer(endless);
     let request = Request::builder().uri(uri).body(Body::empty()).expect("a request");
     tower::ServiceExt::oneshot(service, request).await.expect("answered").into_body()
 }
@@ -152,7 +154,8 @@ async fn a_server_that_says_nothing_is_given_up() {
     let metrics = ProcessMetrics::new(&mut Registry::default());
     let config = folder.0.join("config");
     let api = async |limit| {
-        let client = connect(Some(&config), limit, metrics.clone()).await.expect("a client");
+        let client =
+            connect(Some(&config), limit, metrics.clone(), &Outage::default()).await.expect("a client");
         Api::<ConfigMap>::default_namespaced(client)
     };
     let error = api(TIMEOUT).await.get("x").await.expect_err("no answer");
@@ -174,7 +177,10 @@ async fn a_server_that_says_nothing_is_given_up() {
 #[tokio::test]
 async fn a_missing_kubeconfig_is_named() {
     let metrics = ProcessMetrics::new(&mut Registry::default());
-    let error = connect(Some(Path::new("/nowhere/config")), TIMEOUT, metrics).await.err().expect("fails");
+    let error = connect(Some(Path::new("/nowhere/config")), TIMEOUT, metrics, &Outage::default())
+        .await
+        .err()
+        .expect("fails");
     let message = super::super::chain(&error);
     assert!(message.starts_with("--kubeconfig /nowhere/config: "), "{message}");
     assert_eq!(error.category(), "Kubeconfig");

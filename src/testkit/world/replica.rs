@@ -205,10 +205,11 @@ impl Replica {
         struck
     }
 
-    /// Whether one of its tasks ended by itself, which none should.
+    /// Whether one of its tasks ended by itself, or a look panicked, which none should.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        [&self.controller, &self.elector].into_iter().flatten().any(JoinHandle::is_finished)
+        let panicked = self.metrics.reconciles.get(["Panicked"]) > 0;
+        panicked || [&self.controller, &self.elector].into_iter().flatten().any(JoinHandle::is_finished)
     }
 }
 
