@@ -51,15 +51,21 @@ pub struct ApiTokenSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 
-    /// Which APIs accept the token: a gate asked for another audience refuses it. Without any, every audience does.
+    /// Who answers for the token. Comes before every label and annotation that could name somebody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<OwnerSpec>,
+
+    /// Which APIs accept the token: a gate asked for another audience refuses it. Without any, none that is named:
+    /// write `["*"]` for all.
     #[schemars(length(max = 16), inner(length(min = 1, max = 128)))]
-    #[x_kube(merge_strategy = ListMerge::Set, validation = Rule::new("self.all(a, a.matches('^[A-Za-z0-9._:/*-]+$'))").message("an audience may hold letters, digits and . _ : / * - only"))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = Rule::new("self.all(a, a.matches('^[A-Za-z0-9._:/*-]+$'))").message("an audience may hold letters, digits and . _ : / * - only"), validation = Rule::new("self.size() <= 1 || !('*' in self)").message("\"*\" stands for every audience, so it stands alone: leave it out, or leave the others out"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub audiences: Vec<String>,
 
-    /// What the token may do: a gate asked for a scope that is not listed refuses it.
+    /// What the token may do: a gate asked for a scope that is not listed refuses it. `["*"]` stands for every scope but
+    /// those under `tokenward:`, which give rights on the gate and have to be named.
     #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
-    #[x_kube(merge_strategy = ListMerge::Set, validation = Rule::new("self.all(s, s.matches('^[A-Za-z0-9._:/*-]+$'))").message("a scope may hold letters, digits and . _ : / * - only"))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = Rule::new("self.all(s, s.matches('^[A-Za-z0-9._:/*-]+$'))").message("a scope may hold letters, digits and . _ : / * - only"), validation = Rule::new("self.size() <= 1 || !('*' in self)").message("\"*\" stands for every scope, so it stands alone: leave it out, or leave the others out"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
 
@@ -82,6 +88,22 @@ pub struct ApiTokenSpec {
     /// Refuse the token at once, reversibly: no credential is lost, and `false` makes it valid again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
+}
+
+/// Who answers for a token.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerSpec {
+    /// A team or a person.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[^\\p{Z}\\p{Cc}]([^\\p{Zl}\\p{Zp}\\p{Cc}]*[^\\p{Z}\\p{Cc}])?$')").message("an owner's name is one line, without spaces around it"))]
+    pub name: String,
+
+    /// How to reach them: an address, a channel, a page. Default: looked up as it is without `spec.owner`.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[^\\p{Z}\\p{Cc}]([^\\p{Zl}\\p{Zp}\\p{Cc}]*[^\\p{Z}\\p{Cc}])?$')").message("a contact is one line, without spaces around it"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contact: Option<String>,
 }
 
 /// The Secret that a token is delivered to.

@@ -42,6 +42,10 @@ pub const LEDGER_SHA256: &str = "tokenward.dev/ledger-sha256";
 /// Lease annotation: since when gates have watched, as JSON (`domain::coverage`).
 pub const COVERAGE: &str = "tokenward.dev/coverage";
 
+/// The one entry of `spec.audiences` or `spec.scopes` that stands for every other. Beside others it is a word like them.
+pub const EVERY: &str = "*";
+/// Every scope with this prefix gives a right on the gate itself, and has to be named to be had.
+pub const OWN_SCOPES: &str = "tokenward:";
 /// Scope that lets a token ask about other tokens at `/introspect`.
 pub const INTROSPECT_SCOPE: &str = "tokenward:introspect";
 

@@ -10,8 +10,8 @@ mod status;
 mod usage;
 
 pub use apitoken::{
-    ApiToken, ApiTokenSpec, DEFAULT_SECRET_KEY, DEFAULT_SECRET_TYPE, ExpirySpec, IdleSpec, RetireWhen,
-    RotationSpec, SecretSpec,
+    ApiToken, ApiTokenSpec, DEFAULT_SECRET_KEY, DEFAULT_SECRET_TYPE, ExpirySpec, IdleSpec, OwnerSpec,
+    RetireWhen, RotationSpec, SecretSpec,
 };
 pub use crd::crds;
 pub use reason::{Health, Outcome, Reason};

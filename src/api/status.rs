@@ -97,7 +97,7 @@ pub struct Owner {
     #[schemars(length(max = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contact: Option<String>,
-    /// Where the owner was found, such as `ApiToken label team` or `Namespace annotation tokenward.dev/owner`.
+    /// Where the owner was found, such as `spec.owner`, `ApiToken label team` or `Namespace annotation tokenward.dev/owner`.
     #[schemars(length(max = 400))]
     pub source: String,
 }

@@ -1,10 +1,11 @@
-//! Who answers for a token: an allow-list of keys, looked up on the ApiToken, then on its Namespace, then the default.
+//! Who answers for a token: `spec.owner`, then an allow-list of keys, looked up on the ApiToken, then on its Namespace, then
+//! the default.
 
 use kube::api::ObjectMeta;
 
-use crate::api::Owner;
+use crate::api::{Owner, OwnerSpec};
 
-/// Most bytes of an owner's or contact's name; longer values are taken for prose and passed over.
+/// Most characters of an owner's or contact's name; longer values are taken for prose and passed over.
 pub const MAX_NAME: usize = 253;
 
 /// Where owners are looked for.
@@ -35,7 +36,7 @@ impl Default for OwnershipRules {
 /// Where the winning owner came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnerOrigin {
-    /// A label or annotation of the ApiToken.
+    /// `spec.owner`, or a label or annotation of the ApiToken.
     Token,
     /// A label or annotation of the Namespace.
     Namespace,
@@ -43,26 +44,37 @@ pub enum OwnerOrigin {
     Default,
 }
 
-/// Finds the owner. `namespace` is `None` while the Namespace has not been seen.
+/// Finds the owner. `declared` is `spec.owner`; `namespace` is `None` while the Namespace has not been seen. A contact that
+/// is not declared is looked up by itself.
 pub fn resolve(
     rules: &OwnershipRules,
+    declared: Option<&OwnerSpec>,
     token: &ObjectMeta,
     namespace: Option<&ObjectMeta>,
 ) -> Option<(Owner, OwnerOrigin)> {
     let places =
         [(OwnerOrigin::Token, "ApiToken", Some(token)), (OwnerOrigin::Namespace, "Namespace", namespace)];
-    let found = places.iter().find_map(|(origin, place, meta)| {
-        let (kind, key, name) = lookup(&rules.owner_keys, (*meta)?)?;
-        Some((name.to_owned(), format!("{place} {kind} {key}"), *origin))
-    });
+    let said = || {
+        let name = usable(&declared?.name)?;
+        Some((name.to_owned(), "spec.owner".to_owned(), OwnerOrigin::Token))
+    };
+    let found = || {
+        places.iter().find_map(|(origin, place, meta)| {
+            let (kind, key, name) = lookup(&rules.owner_keys, (*meta)?)?;
+            Some((name.to_owned(), format!("{place} {kind} {key}"), *origin))
+        })
+    };
     let default = || {
         let name = rules.default_owner.as_deref().and_then(usable)?;
         Some((name.to_owned(), "installation default".to_owned(), OwnerOrigin::Default))
     };
-    let (name, source, origin) = found.or_else(default)?;
-    let contact = places
-        .iter()
-        .find_map(|(_, _, meta)| lookup(&rules.contact_keys, (*meta)?).map(|(_, _, contact)| contact))
+    let (name, source, origin) = said().or_else(found).or_else(default)?;
+    let contact = declared
+        .and_then(|declared| usable(declared.contact.as_deref()?))
+        .or_else(|| {
+            let contact = |meta| lookup(&rules.contact_keys, meta).map(|(_, _, contact)| contact);
+            places.iter().find_map(|(_, _, meta)| contact((*meta)?))
+        })
         .or_else(|| rules.default_contact.as_deref().and_then(usable))
         .map(str::to_owned);
     Some((Owner { name, contact, source }, origin))
@@ -82,7 +94,7 @@ fn lookup<'a>(keys: &'a [String], meta: &'a ObjectMeta) -> Option<(&'static str,
 /// A name, not prose: trimmed, one line, of bounded length.
 fn usable(value: &str) -> Option<&str> {
     let value = value.trim();
-    let fits = !value.is_empty() && value.len() <= MAX_NAME && !value.chars().any(char::is_control);
+    let fits = !value.is_empty() && value.chars().count() <= MAX_NAME && !value.chars().any(char::is_control);
     fits.then_some(value)
 }
 
@@ -98,7 +110,8 @@ mod tests {
     }
 
     fn owner(token: &ObjectMeta, namespace: Option<&ObjectMeta>) -> Option<(String, String)> {
-        resolve(&OwnershipRules::default(), token, namespace).map(|(owner, _)| (owner.name, owner.source))
+        resolve(&OwnershipRules::default(), None, token, namespace)
+            .map(|(owner, _)| (owner.name, owner.source))
     }
 
     #[test]
@@ -127,8 +140,29 @@ mod tests {
     fn contact_is_looked_up_by_itself() {
         let rules = OwnershipRules { default_owner: Some("sre".into()), ..Default::default() };
         let namespace = meta(&[], &[("contact", "#platform")]);
-        let (found, origin) = resolve(&rules, &meta(&[], &[]), Some(&namespace)).unwrap();
+        let (found, origin) = resolve(&rules, None, &meta(&[], &[]), Some(&namespace)).unwrap();
         assert_eq!((found.name.as_str(), found.contact.as_deref()), ("sre", Some("#platform")));
         assert_eq!(origin, OwnerOrigin::Default);
+    }
+
+    #[test]
+    fn what_the_spec_says_comes_first() {
+        let rules = OwnershipRules { default_owner: Some("sre".into()), ..Default::default() };
+        let token = meta(&[("tokenward.dev/owner", "label"), ("contact", "label-contact")], &[]);
+        let namespace = meta(&[("team", "platform")], &[]);
+        let said = |name: &str, contact: Option<&str>| {
+            let declared = OwnerSpec { name: name.into(), contact: contact.map(Into::into) };
+            let (owner, origin) = resolve(&rules, Some(&declared), &token, Some(&namespace)).unwrap();
+            assert_eq!(origin, OwnerOrigin::Token);
+            (owner.name, owner.contact.unwrap_or_default(), owner.source)
+        };
+        let spec = |name: &str, contact: &str| (name.to_owned(), contact.to_owned(), "spec.owner".to_owned());
+        assert_eq!(said("payments", Some("#pay")), spec("payments", "#pay"));
+        assert_eq!(said("payments", None), spec("payments", "label-contact"));
+        assert_eq!(said(&"ß".repeat(253), None).0, "ß".repeat(253), "as long as the definition allows");
+        // Stored under another definition: what is no name is passed over, as it is in a label.
+        for unusable in ["", "  ", "two\nlines", &"x".repeat(254)] {
+            assert_eq!(said(unusable, None).2, "ApiToken label tokenward.dev/owner", "{unusable:?}");
+        }
     }
 }

@@ -173,7 +173,8 @@ impl<'a> Planner<'a> {
             // What was promised last still holds.
             before.expires_at.as_ref().map(|at| Expiry { at: at.0, warn_from: at.0 })
         });
-        let owner = ownership::resolve(&settings.ownership, &token.metadata, observed.namespace);
+        let declared = token.spec.owner.as_ref();
+        let owner = ownership::resolve(&settings.ownership, declared, &token.metadata, observed.namespace);
         let mut draft = before.clone();
         draft.observed_generation = token.metadata.generation;
         draft.secret_name = Some(token.secret_name().to_owned());

@@ -253,7 +253,8 @@ fn owner(picture: &Picture<'_>, draft: &ApiTokenStatus) -> Statement {
         }
         _ => (
             Reason::NoOwner,
-            "Nobody answers for this token: label it, or its Namespace, with an owner".to_owned(),
+            "Nobody answers for this token: write spec.owner, or label it or its Namespace with an owner"
+                .to_owned(),
         ),
     };
     let status = picture.owner_origin.is_some().into();

@@ -16,6 +16,7 @@ use triomphe::ThinArc;
 
 pub(super) use self::text::is_word;
 use self::text::{holds, pack, printable};
+use crate::api::keys::{EVERY, OWN_SCOPES};
 use crate::api::{ApiToken, Credential, EndState, EndedCredential, ExpirySpec, LastHandled, Reason, keys};
 use crate::domain::requests;
 use crate::domain::schedule::Expiry;
@@ -236,12 +237,12 @@ impl Record {
         self.part(OWNER)
     }
 
-    /// All scopes, separated by single spaces.
+    /// All scopes, separated by single spaces; empty if the token has none.
     pub fn scopes(&self) -> &str {
         self.part(SCOPES)
     }
 
-    /// All audiences, separated by single spaces; empty if the token is for every audience.
+    /// All audiences, separated by single spaces; empty if the token is for none.
     pub fn audiences(&self) -> &str {
         self.part(AUDIENCES)
     }
@@ -307,14 +308,16 @@ impl Record {
         std::ptr::eq(self.0.heap_ptr(), other.0.heap_ptr())
     }
 
-    /// Whether the token is for this audience. One without audiences is for every audience.
+    /// Whether the token is for this audience. One without audiences is for none; one for [`EVERY`] is for each.
     pub fn is_for(&self, audience: &str) -> bool {
-        self.bytes(AUDIENCES).is_empty() || holds(self.bytes(AUDIENCES), audience)
+        self.bytes(AUDIENCES) == EVERY.as_bytes() || holds(self.bytes(AUDIENCES), audience)
     }
 
-    /// Whether the token has this scope.
+    /// Whether the token has this scope. [`EVERY`] stands for each scope of your APIs; those of Tokenward itself have to be
+    /// named, because they give rights on the gate.
     pub fn has_scope(&self, scope: &str) -> bool {
-        holds(self.bytes(SCOPES), scope)
+        let every = self.bytes(SCOPES) == EVERY.as_bytes() && !scope.starts_with(OWN_SCOPES);
+        every || holds(self.bytes(SCOPES), scope)
     }
 
     /// Whether nothing but the version differs: most writes of a status say nothing new to a gate.
@@ -338,7 +341,7 @@ impl Record {
 }
 
 fn understand(metadata: &ObjectMeta, object: &Value) -> Option<Record> {
-    // Fails closed: without a `spec` there is nothing that says "for every audience" or "not suspended".
+    // Fails closed: without a `spec` there is nothing that says "not suspended".
     let spec = Spec::deserialize(object.get("spec")?).ok()?;
     let status = match object.get("status") {
         None | Some(Value::Null) => Status::default(),

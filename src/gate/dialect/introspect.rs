@@ -163,11 +163,11 @@ fn the_token(form: &[u8]) -> Option<Zeroizing<String>> {
     (tokens.next().is_none() && !token.is_empty()).then_some(token)
 }
 
-/// What RFC 7662 says of a token that is accepted. Times are Unix seconds.
+/// What RFC 7662 says of a token that is accepted. Times are Unix seconds. `scope` and `aud` are there also where they are
+/// empty: some readers take a missing `aud` for "every audience".
 #[derive(Serialize)]
 struct Active<'a> {
     active: bool,
-    #[serde(skip_serializing_if = "str::is_empty")]
     scope: &'a str,
     client_id: &'a str,
     token_type: &'static str,
@@ -176,7 +176,6 @@ struct Active<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     iat: Option<i64>,
     sub: &'a str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     aud: Vec<&'a str>,
     jti: String,
 }

@@ -40,8 +40,29 @@ fn scopes_and_audiences_are_compared_whole() {
         assert!(!record.has_scope(not), "{not:?}");
     }
     assert!(record.is_for("orders") && !record.is_for("order") && !record.is_for(""));
-    let nothing = Record::from_json(&metadata("shop", "web", 7), &json!({"spec": {}}));
-    assert!(nothing.is_for("anything") && !nothing.has_scope("") && !nothing.is_tombstone());
+}
+
+#[test]
+fn what_is_not_said_gives_nothing_and_a_star_gives_everything_but_our_own() {
+    let of = |spec: Value| Record::from_json(&metadata("shop", "web", 7), &json!({"spec": spec}));
+    for silent in [json!({}), json!({"audiences": [], "scopes": []})] {
+        let record = of(silent);
+        assert!(!record.is_tombstone());
+        for word in ["anything", "*", "", " "] {
+            assert!(!record.is_for(word) && !record.has_scope(word), "{word:?}");
+        }
+    }
+    let every = of(json!({"audiences": ["*"], "scopes": ["*"]}));
+    assert!(every.is_for("anything") && every.has_scope("anything"));
+    assert!(!every.has_scope(keys::INTROSPECT_SCOPE), "a right on the gate has to be named");
+    // Beside others it is a word, as it is inside of one.
+    for words in [json!(["*", "orders"]), json!(["orders", "*"]), json!(["orders/*"]), json!(["**"])] {
+        let record = of(json!({"audiences": words, "scopes": words}));
+        assert!(!record.is_for("billing") && !record.has_scope("billing"), "{words}");
+    }
+    // One does not stand for the other.
+    let only_audiences = of(json!({"audiences": ["*"]}));
+    assert!(only_audiences.is_for("orders") && !only_audiences.has_scope("orders"));
 }
 
 #[test]

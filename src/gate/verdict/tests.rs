@@ -68,7 +68,31 @@ fn every_outcome_of_a_token() {
     assert_eq!(ask(&token, text, "audience=orders&audience=billing", same), Outcome::WrongAudience);
     assert_eq!(ask(&token, text, "scope=orders:delete", same), Outcome::MissingScope);
     assert_eq!(ask(&token, text, "scope=orders:read&scope=orders:delete", same), Outcome::MissingScope);
-    assert_eq!(ask(&token, text, "audience=billing", set("/spec/audiences", json!([]))), Outcome::Accepted);
+}
+
+/// Who declares nothing about a right has none; a route that demands none asks for none.
+#[test]
+fn silence_gives_no_right() {
+    let token = minted("twd", 1);
+    let of = |spec: Value| move |object: &mut Value| object["spec"] = spec;
+    for (spec, query, expected) in [
+        (json!({}), "audience=billing-api", Outcome::WrongAudience),
+        (json!({"audiences": []}), "audience=billing-api", Outcome::WrongAudience),
+        (json!({"scopes": ["*"]}), "audience=billing-api", Outcome::WrongAudience),
+        (json!({}), "scope=orders:read", Outcome::MissingScope),
+        (json!({"scopes": []}), "scope=orders:read", Outcome::MissingScope),
+        (json!({"audiences": ["*"]}), "scope=orders:read", Outcome::MissingScope),
+        (json!({"audiences": ["*"], "scopes": ["*"]}), "scope=tokenward:introspect", Outcome::MissingScope),
+        (json!({}), "", Outcome::Accepted),
+        (json!({"audiences": ["*"]}), "audience=billing-api", Outcome::Accepted),
+        (
+            json!({"audiences": ["*"], "scopes": ["*"]}),
+            "audience=a&audience=b&scope=c&scope=d",
+            Outcome::Accepted,
+        ),
+    ] {
+        assert_eq!(ask(&token, token.expose(), query, of(spec.clone())), expected, "{spec} {query}");
+    }
 }
 
 #[test]
@@ -173,6 +197,32 @@ static GATE: LazyLock<Gate> = LazyLock::new(|| {
 });
 
 proptest! {
+    /// No fewer words in a declaration ever give more: whatever a token with some of the audiences and scopes may do, it may
+    /// also do with all of them.
+    #[test]
+    fn leaving_words_out_never_widens(
+        audiences in proptest::sample::subsequence(&["a", "b", "c"][..], 0..=3),
+        scopes in proptest::sample::subsequence(&["r", "s", "tokenward:introspect"][..], 0..=3),
+        fewer in (0..8_usize, 0..8_usize),
+        asked in proptest::sample::subsequence(&["audience=a", "audience=d", "scope=r", "scope=t"][..], 0..=4),
+    ) {
+        let token = minted("twd", 1);
+        let kept = |words: &[&str], mask: usize| -> Vec<String> {
+            let kept = words.iter().enumerate().filter(|(at, _)| mask & (1 << at) != 0);
+            kept.map(|(_, word)| (*word).to_owned()).collect()
+        };
+        let of = |audiences: Vec<String>, scopes: Vec<String>| {
+            let query = asked.join("&");
+            ask(&token, token.expose(), &query, |object| {
+                object["spec"] = json!({"audiences": audiences, "scopes": scopes});
+            })
+        };
+        let less = of(kept(&audiences, fewer.0), kept(&scopes, fewer.1));
+        if less == Outcome::Accepted {
+            prop_assert_eq!(of(kept(&audiences, 7), kept(&scopes, 7)), Outcome::Accepted);
+        }
+    }
+
     /// Whatever is presented, and however an ApiToken is broken: only the right token is ever accepted.
     #[test]
     fn garbage_is_never_accepted(presented in ".{0,120}", scope in "[a-z:]{1,12}") {

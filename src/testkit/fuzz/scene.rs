@@ -67,7 +67,6 @@ pub(super) struct Identity {
     pub token: &'static str,
     pub owner: &'static str,
     pub scopes: &'static str,
-    /// None at all means every audience.
     pub audiences: &'static str,
 }
 
@@ -79,8 +78,9 @@ impl Identity {
     /// Whether it may do what these pairs of key and value demand.
     pub fn may<'a>(&self, demanded: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
         demanded.into_iter().all(|(key, value)| match key {
-            "audience" => self.audiences.is_empty() || Self::has(self.audiences, value),
-            "scope" => Self::has(self.scopes, value),
+            "audience" => self.audiences == "*" || Self::has(self.audiences, value),
+            "scope" if value.starts_with("tokenward:") => Self::has(self.scopes, value),
+            "scope" => self.scopes == "*" || Self::has(self.scopes, value),
             "header" | "query" | "cookie" => true,
             "source" => ["authorization", "header", "query", "cookie", "websocket"].contains(&value),
             "challenge" => value == "basic",
@@ -120,6 +120,7 @@ const ORDERS: Identity = Identity {
     audiences: "orders billing",
 };
 const PLAIN: Identity = Identity { token: "shop/plain", owner: "", scopes: "", audiences: "" };
+const EVERY: Identity = Identity { token: "shop/every", owner: "", scopes: "*", audiences: "*" };
 const ASKER: Identity =
     Identity { token: "shop/asker", owner: "", scopes: "tokenward:introspect", audiences: "" };
 
@@ -129,6 +130,7 @@ fn known() -> Vec<Known> {
         with("orders", mint("twd", 1, 101), Some("shop/orders"), Some(ORDERS)),
         with("plain", mint("twd", 2, 102), Some("shop/plain"), Some(PLAIN)),
         with("asker", mint("twd", 3, 103), Some("shop/asker"), Some(ASKER)),
+        with("every", mint("twd", 13, 113), Some("shop/every"), Some(EVERY)),
         with("ended", mint("twd", 4, 104), Some("shop/orders"), None),
         with("overdue", mint("twd", 5, 105), Some("shop/orders"), None),
         with("suspended", mint("twd", 6, 106), Some("shop/suspended"), None),
@@ -164,6 +166,7 @@ fn records(known: &[Known]) -> Vec<Record> {
     let objects = [
         ("shop/orders".to_owned(), orders),
         bare("plain", json!({})),
+        bare("every", json!({"audiences": ["*"], "scopes": ["*"]})),
         bare("asker", json!({"scopes": ["tokenward:introspect"]})),
         bare("suspended", json!({"suspend": true})),
         bare("compromised", json!({})),

@@ -361,7 +361,8 @@ impl World {
         let secret = parse(&stored)?;
         let namespace = self.server.get("namespaces", "", token.namespace()).ok_or("no Namespace")?;
         let namespace = parse(&namespace["metadata"])?;
-        let owner = ownership::resolve(&replica::settings().ownership, &token.metadata, Some(&namespace));
+        let (rules, declared) = (replica::settings().ownership, token.spec.owner.as_ref());
+        let owner = ownership::resolve(&rules, declared, &token.metadata, Some(&namespace));
         let owner = owner.map(|(owner, _)| owner);
         let held = delivery::noted_token(&secret).filter(|held| held.id() == active);
         let held = held.ok_or("the Secret does not name the active credential")?;

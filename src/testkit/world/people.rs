@@ -162,8 +162,9 @@ impl People {
             9 => edit(json!({"scopes": [format!("s{}:read", chance.below(9))]})).await,
             10 => {
                 let team = *chance.pick(&["payments", "orders", "search"]);
-                let change = json!({"metadata": {"labels": {"team": team}}});
-                (format!("team {team}"), self.edit(ns, name, change).await.map(drop))
+                let owner = if chance.percent(30) { json!({"name": "ada"}) } else { Value::Null };
+                let change = json!({"metadata": {"labels": {"team": team}}, "spec": {"owner": owner}});
+                (format!("team {team}, owner {owner}"), self.edit(ns, name, change).await.map(drop))
             }
             11 => {
                 let labels = json!({"team": chance.pick(&["platform", "web"])});

@@ -56,7 +56,20 @@ fn the_owner_follows_the_namespace_and_the_token_wins() {
         let token = space.get("owned").await;
         assert_eq!(reason(&token, ConditionType::OwnerResolved).as_deref(), Some("FoundOnToken"));
 
-        space.patch("owned", json!({"metadata": {"labels": {"owner": null}}})).await;
+        let said = json!({"name": "Ledger Team", "contact": "#ledger"});
+        space.patch("owned", json!({"spec": {"owner": said}})).await;
+        until_owner(space, Some("Ledger Team")).await;
+        let token = space.ready("owned").await;
+        let owner = token.status.as_ref().unwrap().owner.clone().unwrap();
+        assert_eq!((owner.source.as_str(), owner.contact.as_deref()), ("spec.owner", Some("#ledger")));
+        assert_eq!(reason(&token, ConditionType::OwnerResolved).as_deref(), Some("FoundOnToken"));
+        let annotations = space.secret("owned").await.metadata.annotations.unwrap();
+        assert_eq!(
+            (annotations[keys::OWNER].as_str(), annotations[keys::CONTACT].as_str()),
+            ("Ledger Team", "#ledger")
+        );
+
+        space.patch("owned", json!({"metadata": {"labels": {"owner": null}}, "spec": {"owner": null}})).await;
         label_namespace(space, json!({"team": null, "contact": null})).await;
         until_owner(space, None).await;
         let token = space.ready("owned").await;
