@@ -28,7 +28,11 @@ impl Entropy for Fixed {
 }
 
 fn settings() -> Settings {
-    Settings { prefix: Prefix::new("twd").unwrap(), ownership: Default::default() }
+    Settings {
+        prefix: Prefix::new("twd").unwrap(),
+        ownership: Default::default(),
+        allowed: Default::default(),
+    }
 }
 
 fn token(spec: serde_json::Value) -> ApiToken {

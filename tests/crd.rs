@@ -19,7 +19,9 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParam
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Resource as _};
 use serde_json::{Value, json};
-use tokenward::api::{ApiToken, Reason, crds};
+use tokenward::api::meaning::{self, Allowed, Key, Name};
+use tokenward::api::{ApiToken, Reason, crds, crds_allowing};
+use tokenward::domain::delivery::check_meaning;
 use tokenward::domain::schedule::{Expiry, Rotation};
 
 use crd_cases::Case;
@@ -63,7 +65,7 @@ fn every_rule_and_bound_of_the_spec_refuses_something() {
     let mut untested = BTreeSet::new();
     schema::bounds(&schema["properties"]["spec"], "spec", &mut untested);
     for rule in schema["x-kubernetes-validations"].as_array().unwrap() {
-        untested.insert(format!(" rule: {}", rule["message"].as_str().unwrap()));
+        untested.insert(format!(" rule: {}", rule["rule"].as_str().unwrap()));
     }
     assert!(untested.len() > 60, "the bounds are read from the schema: {untested:#?}");
     for case in crd_cases::all() {
@@ -90,6 +92,65 @@ fn the_controller_understands_whatever_is_accepted() {
             .or_else(|| expiry.map(|_| Reason::ExpiryInvalid))
             .map(|reason| reason.as_str().to_owned());
         assert_eq!(reason, case.stalled, "{}", case.name);
+    }
+}
+
+/// Every row of the tables, in the definition as in the operator: neither knows more than the other.
+#[test]
+fn the_definition_and_the_operator_refuse_the_same_meanings() {
+    let installed = |allowed: &Allowed| {
+        let crd = crds_allowing(allowed).into_iter().find(|crd| crd.spec.names.kind == "ApiToken").unwrap();
+        serde_json::to_value(crd).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+    };
+    let agree = |schema: &Value, allowed: &Allowed, secret: Value, refused: bool| {
+        let object = json!({"metadata": {"name": "case"}, "spec": {"secret": secret}});
+        let found = schema::violations(schema, &object, None);
+        assert_eq!(!found.is_empty(), refused, "{object}");
+        let token: ApiToken =
+            serde_json::from_value(json!({"apiVersion": "tokenward.dev/v1alpha1", "kind": "ApiToken",
+                "metadata": object["metadata"], "spec": object["spec"]}))
+            .unwrap();
+        assert_eq!(check_meaning(&token, allowed).is_err(), refused, "{object}");
+    };
+    let nothing = Allowed::default();
+    let schema = installed(&nothing);
+    let mut all = Allowed { types: vec!["kubernetes.io/tls".into()], ..Allowed::default() };
+    let mut asked = vec![json!({"type": "kubernetes.io/tls"})];
+    for row in meaning::KEYS {
+        let (key, value) = match row.what {
+            Key::Domain(domain) => (format!("a.{domain}/some-key"), "x"),
+            Key::Begin(begin) => (format!("{begin}x"), "x"),
+            Key::With(key, value) => (key.to_owned(), value),
+        };
+        asked.extend(["labels", "annotations"].map(|field| json!({field: {key.clone(): value}})));
+        all.keys.push(key);
+    }
+    for row in meaning::NAMES {
+        let name = match row.what {
+            Name::Is(name) => name.to_owned(),
+            Name::Begin(begin) => format!("{begin}x"),
+            Name::End(end) => format!("x{end}"),
+        };
+        asked.push(json!({"name": name.clone()}));
+        all.names.push(name);
+    }
+    let allowing = installed(&all);
+    for secret in asked {
+        agree(&schema, &nothing, secret.clone(), true);
+        agree(&allowing, &all, secret, false);
+    }
+    for never in meaning::NEVER_TYPES {
+        let all = Allowed { types: vec![(*never).to_owned()], ..Allowed::default() };
+        agree(&installed(&all), &all, json!({"type": never}), true);
+    }
+    // What the rules say where an installation adds its own is nothing that could be asked for.
+    for secret in [
+        json!({"type": meaning::MORE_TYPES}),
+        json!({"name": meaning::MORE_NAMES}),
+        json!({"labels": {meaning::MORE_KEYS: "x"}}),
+    ] {
+        let object = json!({"metadata": {"name": "case"}, "spec": {"secret": secret}});
+        assert!(!schema::violations(&schema, &object, None).is_empty(), "{object}");
     }
 }
 

@@ -111,7 +111,7 @@ pub struct OwnerSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.template) || !((has(self.key) ? self.key : 'token') in self.template)").message("secret.template must not name the key that holds the token itself (secret.key, default: token)"))]
 pub struct SecretSpec {
-    /// Name of the Secret. Default: the ApiToken's own name. Immutable.
+    /// Name of the Secret, but none that another tool looks for. Default: the ApiToken's own name. Immutable.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("a Secret's name holds lower-case letters, digits, - and . and starts and ends with a letter or digit"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,21 +123,22 @@ pub struct SecretSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 
-    /// Type of the Secret, such as `kubernetes.io/basic-auth`. Default: `Opaque`. Immutable.
+    /// Type of the Secret: `Opaque`, `kubernetes.io/basic-auth`, `kubernetes.io/dockerconfigjson`, or one that the installation
+    /// allows. Default: `Opaque`. Immutable.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$')").message("write a Secret type such as Opaque, kubernetes.io/basic-auth or example.com/my-type"), validation = Rule::new("self != 'kubernetes.io/service-account-token' && self != 'bootstrap.kubernetes.io/token'").message("Kubernetes fills Secrets of this type with credentials of its own, or obeys them: choose another type"))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$')").message("write a Secret type such as Opaque, kubernetes.io/basic-auth or example.com/my-type"))]
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub type_: Option<String>,
 
-    /// Labels added to the Secret. Nothing is copied from the ApiToken's own labels.
+    /// Labels added to the Secret, but none that gives it a meaning to others. Nothing is copied from the ApiToken's own labels.
     #[schemars(extend("maxProperties" = 16), extend("additionalProperties" = {"type": "string", "maxLength": 63, "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"}))]
-    #[x_kube(validation = Rule::new("self.all(k, k.matches('^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$'))").message("a label key holds letters, digits, - _ . and one / after an optional DNS prefix"), validation = Rule::new("self.all(k, !k.startsWith('tokenward.dev/') && k != 'app.kubernetes.io/managed-by')").message("labels under tokenward.dev/ and app.kubernetes.io/managed-by are written by the operator"), validation = Rule::new("self.all(k, k != 'app.kubernetes.io/instance' && !k.contains('fluxcd.io/') && !k.startsWith('argocd.argoproj.io/') && !k.startsWith('helm.sh/'))").message("labels that GitOps tools track objects by would make them prune the Secret: leave them out"))]
+    #[x_kube(validation = Rule::new("self.all(k, k.matches('^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$'))").message("a label key holds letters, digits, - _ . and one / after an optional DNS prefix"), validation = Rule::new("self.all(k, !k.startsWith('tokenward.dev/') && k != 'app.kubernetes.io/managed-by')").message("labels under tokenward.dev/ and app.kubernetes.io/managed-by are written by the operator"))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 
-    /// Annotations added to the Secret.
+    /// Annotations added to the Secret, but none that gives it a meaning to others.
     #[schemars(extend("maxProperties" = 16), extend("additionalProperties" = {"type": "string", "maxLength": 4096}))]
-    #[x_kube(validation = Rule::new("self.all(k, k.matches('^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$'))").message("an annotation key holds letters, digits, - _ . and one / after an optional DNS prefix"), validation = Rule::new("self.all(k, !k.startsWith('tokenward.dev/') && !k.startsWith('kubectl.kubernetes.io/'))").message("annotations under tokenward.dev/ and kubectl.kubernetes.io/ are not for users to set on the Secret"), validation = Rule::new("self.all(k, k != 'argocd.argoproj.io/tracking-id' && k != 'argocd.argoproj.io/installation-id' && !k.startsWith('meta.helm.sh/'))").message("annotations that GitOps tools track objects by would make them prune the Secret: leave them out"))]
+    #[x_kube(validation = Rule::new("self.all(k, k.matches('^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$'))").message("an annotation key holds letters, digits, - _ . and one / after an optional DNS prefix"), validation = Rule::new("self.all(k, !k.startsWith('tokenward.dev/'))").message("annotations under tokenward.dev/ are written by the operator"))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 

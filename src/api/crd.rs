@@ -5,11 +5,23 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt as _;
 
+use super::meaning::{self, Allowed};
 use super::{ApiToken, TokenUsage};
 
-/// The definition of every kind of this group.
+/// The definition of every kind of this group, with nothing allowed beyond the tables.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![ApiToken::crd(), TokenUsage::crd()];
+    crds_allowing(&Allowed::default())
+}
+
+/// The definition of every kind of this group, for an installation that allows these types, names and keys of Secrets.
+pub fn crds_allowing(allowed: &Allowed) -> Vec<CustomResourceDefinition> {
+    let mut tokens = ApiToken::crd();
+    for version in &mut tokens.spec.versions {
+        if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            meaning::rules::add(root, allowed);
+        }
+    }
+    let mut crds = vec![tokens, TokenUsage::crd()];
     for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             for_each(schema, &|schema| {

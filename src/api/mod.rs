@@ -4,6 +4,7 @@
 mod apitoken;
 mod crd;
 pub mod keys;
+pub mod meaning;
 mod reason;
 pub mod report;
 mod status;
@@ -13,7 +14,7 @@ pub use apitoken::{
     ApiToken, ApiTokenSpec, DEFAULT_SECRET_KEY, DEFAULT_SECRET_TYPE, ExpirySpec, IdleSpec, OwnerSpec,
     RetireWhen, RotationSpec, SecretSpec,
 };
-pub use crd::crds;
+pub use crd::{crds, crds_allowing};
 pub use reason::{Health, Outcome, Reason};
 pub use status::{
     ApiTokenStatus, ConditionType, Credential, CredentialState, Delivery, EndState, EndedCredential,

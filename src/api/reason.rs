@@ -89,6 +89,8 @@ words! {
         SecretRejected,
         /// RBAC or an admission policy forbids writing the Secret.
         SecretForbidden,
+        /// `spec.secret` asks for a type, a name, a label or an annotation by which others would act on the Secret.
+        SecretNotAllowed,
         /// A resource quota of the namespace is used up.
         QuotaExceeded,
         /// The namespace is being deleted: nothing can be created in it.

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::mutation;
 use super::template::{self, Names, TemplateError};
 use super::token::Token;
+use crate::api::meaning::{Allowed, Refusal};
 use crate::api::{ApiToken, Credential, CredentialState, DEFAULT_SECRET_KEY, Owner, SecretSpec, keys};
 
 /// Bumped when the way a Secret is put together changes, so that an upgrade writes every Secret anew, with the same token.
@@ -29,6 +30,17 @@ pub struct DesiredSecret {
     pub annotations: BTreeMap<String, String>,
     /// Plaintext by key.
     pub data: BTreeMap<String, Zeroizing<String>>,
+}
+
+/// Whether the Secret that is asked for means nothing to others, or what the installation allows. The definition says the
+/// same, but an object may be older than its rules.
+pub fn check_meaning(token: &ApiToken, allowed: &Allowed) -> Result<(), Refusal> {
+    let fallback = SecretSpec::default();
+    let spec = token.spec.secret.as_ref().unwrap_or(&fallback);
+    allowed.check_type(spec.secret_type())?;
+    allowed.check_name(token.secret_name())?;
+    allowed.check_keys("labels", &spec.labels)?;
+    allowed.check_keys("annotations", &spec.annotations)
 }
 
 /// Puts the Secret together around one credential.

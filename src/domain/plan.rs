@@ -24,6 +24,7 @@ use super::schedule::{Expiry, Rotation};
 use super::status::{Picture, Problem, conclude};
 use super::token::{Prefix, Token};
 use super::usage::Observation;
+use crate::api::meaning::Allowed;
 use crate::api::{
     ApiToken, ApiTokenStatus, ConditionType, CredentialState, EndState, LastHandled, Reason, keys,
 };
@@ -35,6 +36,8 @@ pub struct Settings {
     pub prefix: Prefix,
     /// Where owners are found.
     pub ownership: OwnershipRules,
+    /// What Secrets may be asked for, beyond what means nothing to others.
+    pub allowed: Allowed,
 }
 
 /// What is known about the Secret.
@@ -207,6 +210,9 @@ impl<'a> Planner<'a> {
         lifecycle::follow_expiry(&mut self.draft, expiry, self.now);
         if self.is_over() || self.observed.token.spec.suspend {
             return self.settle(None);
+        }
+        if let Err(refusal) = delivery::check_meaning(self.observed.token, &self.settings.allowed) {
+            return self.settle_with(Problem::terminal(Reason::SecretNotAllowed, refusal.to_string()));
         }
         if let Some(refusal) = self.observed.refusal {
             let refusal = refusal.clone();

@@ -19,6 +19,7 @@ pub mod gate;
 #[cfg(test)]
 mod gate_tests;
 pub mod ledger;
+pub mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -59,7 +60,7 @@ pub enum Command {
     /// Run a gate: tell proxies which requests may pass, and count the use of every token
     Gate(Box<gate::GateArgs>),
     /// Print the CustomResourceDefinitions as YAML
-    Crds,
+    Crds(secrets::SecretArgs),
     /// Print a reference for docs/
     #[command(hide = true)]
     Reference {
@@ -202,6 +203,10 @@ pub struct ControllerArgs {
         value_parser = |text: &str| between(text, Duration::ZERO, Duration::from_secs(600)))]
     pub shutdown_grace: Duration,
 
+    /// What Secrets may be.
+    #[command(flatten)]
+    pub secrets: secrets::SecretArgs,
+
     /// The ledger's.
     #[command(flatten)]
     pub ledger: ledger::LedgerArgs,
@@ -259,6 +264,7 @@ impl ControllerArgs {
                     default_owner: given(&self.default_owner),
                     default_contact: given(&self.default_contact),
                 },
+                allowed: self.secrets.allowed(),
             },
             labels: BusinessLabels::new(&self.metric_labels.0)?,
         })

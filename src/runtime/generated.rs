@@ -6,11 +6,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 
 use super::args::Topic;
 use super::{RunError, metrics_reference, reference};
-use crate::api;
+use crate::api::{self, meaning::Allowed};
 
-/// Every CustomResourceDefinition as YAML documents, each introduced by `---`.
-pub fn crds() -> Result<String, RunError> {
-    documents(&api::crds())
+/// Every CustomResourceDefinition as YAML documents, each introduced by `---`, for an installation that allows this.
+pub fn crds(allowed: &Allowed) -> Result<String, RunError> {
+    documents(&api::crds_allowing(allowed))
 }
 
 /// A reference as markdown.
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn the_yaml_says_what_the_types_say() {
-        let text = crds().expect("generates");
+        let text = crds(&Allowed::default()).expect("generates");
         let documents: Vec<_> = text.split("---\n").skip(1).collect();
         let wanted = api::crds();
         assert_eq!(documents.len(), wanted.len());

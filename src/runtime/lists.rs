@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::api::meaning::NEVER_TYPES;
+
 /// Most entries in any of these lists.
 const MAX_ENTRIES: usize = 256;
 
@@ -15,6 +17,14 @@ pub struct Namespaces(pub Vec<String>);
 /// Label or annotation keys, the most telling first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys(pub Vec<String>);
+
+/// Types of Secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Types(pub Vec<String>);
+
+/// Names of Secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names(pub Vec<String>);
 
 /// ServiceAccounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +50,15 @@ pub enum ListError {
     /// Not the key of a label.
     #[error("{0:?} is not a label key: write as in team or example.com/team")]
     Key(String),
+    /// Not the type of a Secret.
+    #[error("{0:?} is not a Secret type: write as in kubernetes.io/tls or example.com/my-type")]
+    Type(String),
+    /// A type that cannot be allowed.
+    #[error("{0} cannot be allowed: Kubernetes or Helm acts on Secrets of this type with rights of its own")]
+    NeverType(String),
+    /// Not the name of a Secret.
+    #[error("{0:?} is not a Secret's name: write lower-case letters, digits, dashes and dots")]
+    Name(String),
     /// Not a ServiceAccount.
     #[error("{0:?} is not a ServiceAccount: write NAMESPACE/NAME, as in shop/orders-api")]
     Account(String),
@@ -74,6 +93,26 @@ impl FromStr for Keys {
 
     fn from_str(text: &str) -> Result<Self, ListError> {
         split(text, is_label_key, ListError::Key).map(Self)
+    }
+}
+
+impl FromStr for Types {
+    type Err = ListError;
+
+    fn from_str(text: &str) -> Result<Self, ListError> {
+        let types = split(text, is_secret_type, ListError::Type)?;
+        match types.iter().find(|kind| NEVER_TYPES.contains(&kind.as_str())) {
+            Some(never) => Err(ListError::NeverType(never.clone())),
+            None => Ok(Self(types)),
+        }
+    }
+}
+
+impl FromStr for Names {
+    type Err = ListError;
+
+    fn from_str(text: &str) -> Result<Self, ListError> {
+        split(text, is_dns_name, ListError::Name).map(Self)
     }
 }
 
@@ -129,6 +168,15 @@ fn is_account(text: &str) -> bool {
     text.split_once('/').is_some_and(|(namespace, name)| is_dns_label(namespace) && is_dns_name(name))
 }
 
+/// As the definition checks `spec.secret.type`.
+fn is_secret_type(text: &str) -> bool {
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    text.len() <= 253
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte))
+        && edge(text.as_bytes().first())
+        && edge(text.as_bytes().last())
+}
+
 /// `[prefix/]name` as the API server checks label keys.
 fn is_label_key(text: &str) -> bool {
     let (prefix, name) = match text.split_once('/') {
@@ -168,6 +216,21 @@ mod tests {
         assert_eq!("".parse(), Ok(ServiceAccounts::default()));
         for wrong in ["shop", "shop/", "/orders", "shop/a/b", "Shop/orders", "shop/orders,"] {
             assert!(matches!(wrong.parse::<ServiceAccounts>(), Err(ListError::Account(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn types_and_names_of_secrets() {
+        let types: Types = "kubernetes.io/tls, example.com/my-type".parse().expect("a list");
+        assert_eq!(types.0, ["kubernetes.io/tls", "example.com/my-type"]);
+        for wrong in ["a b", "a'", "/a", "a/", "+secret-types", &"t".repeat(254)] {
+            assert!(matches!(wrong.parse::<Types>(), Err(ListError::Type(_))), "{wrong}");
+        }
+        let never = "kubernetes.io/tls,helm.sh/release.v1".parse::<Types>();
+        assert_eq!(never, Err(ListError::NeverType("helm.sh/release.v1".to_owned())));
+        assert_eq!("shop-kubeconfig".parse(), Ok(Names(vec!["shop-kubeconfig".into()])));
+        for wrong in ["Shop", "a_b", "a'", "-a"] {
+            assert!(matches!(wrong.parse::<Names>(), Err(ListError::Name(_))), "{wrong}");
         }
     }
 

@@ -119,7 +119,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), RunError> {
     match cli.command {
-        Command::Crds => generated::print(&generated::crds()?),
+        Command::Crds(secrets) => generated::print(&generated::crds(&secrets.allowed())?),
         Command::Reference { topic } => generated::print(&generated::reference(topic)),
         Command::Controller(args) => {
             telemetry::init(cli.log_format, &cli.log_level)?;

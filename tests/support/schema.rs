@@ -29,7 +29,7 @@ pub fn violations(schema: &Value, object: &Value, old: Option<&Value>) -> Vec<Vi
                 matches!(error.kind, ErrorKind::ValidationFailure | ErrorKind::EvaluationError),
                 "{error:?}"
             );
-            let bound = format!("{} rule: {}", error.field_path, error.message);
+            let bound = format!("{} rule: {}", error.field_path, error.rule);
             Violation { bound, message: format!("{}: {}", error.field_path, error.message), blocks: false }
         }));
     }
@@ -62,7 +62,8 @@ pub fn bounds(schema: &Value, path: &str, into: &mut BTreeSet<String>) {
         into.insert(format!("{path} duplicate"));
     }
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
-        into.insert(format!("{path} rule: {}", rule["message"].as_str().unwrap()));
+        // Not by its message, which may be put together from what was found.
+        into.insert(format!("{path} rule: {}", rule["rule"].as_str().unwrap()));
     }
     for (path, schema) in children(schema, path) {
         bounds(schema, &path, into);

@@ -294,3 +294,52 @@ fn a_key_is_followed_even_while_the_expiry_makes_no_sense() {
     assert_eq!(world.held(), Some(world.active().digest), "under the new key");
     assert_eq!((world.says(DELIVERED), world.minted.len()), ("True Delivered".into(), 1));
 }
+
+#[test]
+fn a_secret_that_means_something_to_others_is_not_written() {
+    let labels = |key: &str, value: &str| json!({"secret": {"labels": {key: value}}});
+    for (spec, said) in [
+        (
+            json!({"secret": {"type": "helm.sh/release.v1"}}),
+            "spec.secret.type helm.sh/release.v1 is never allowed",
+        ),
+        (json!({"secret": {"type": "kubernetes.io/tls"}}), "--secret-types"),
+        (json!({"secret": {"name": "sh.helm.release.v1.shop.v2"}}), "is read by Helm as a release"),
+        (labels("owner", "helm"), "spec.secret.labels: owner makes Helm take the Secret for a release"),
+        (labels("argocd.argoproj.io/secret-type", "cluster"), "argocd.argoproj.io/secret-type makes Argo CD"),
+        (
+            json!({"secret": {"annotations": {"replicator.v1.mittwald.de/replicate-to": "*"}}}),
+            "spec.secret.annotations: replicator.v1.mittwald.de/replicate-to makes the replicator",
+        ),
+    ] {
+        let mut world = World::new(spec.clone());
+        assert_eq!(world.reconcile(), "status wait", "{spec}");
+        assert_eq!(world.says(STALLED), "True SecretNotAllowed", "{spec}");
+        assert_eq!(world.says(READY), "False SecretNotAllowed", "{spec}");
+        let status = world.status();
+        let message = &status.condition(STALLED).unwrap().message;
+        assert!(message.contains(said), "{message}");
+        assert_eq!((world.minted.len(), world.secret_writes, world.reads), (0, 0, 0), "{spec}");
+        world.check_quiescent();
+    }
+}
+
+#[test]
+fn what_an_installation_allows_is_written_and_what_it_no_longer_allows_is_left_as_it_is() {
+    let mut world =
+        World::new(json!({"secret": {"labels": {"argocd.argoproj.io/secret-type": "repository"}}}));
+    world.settings.allowed.keys = vec!["argocd.argoproj.io/secret-type".into()];
+    assert_eq!(world.reconcile(), "mint(Issued) deliver status wait");
+    let (before, secret) = (world.active(), world.secret.clone());
+    world.settings.allowed.keys.clear();
+    world.advance("1h");
+    assert_eq!(world.reconcile(), "status wait");
+    assert_eq!(world.says(STALLED), "True SecretNotAllowed");
+    // The delivered credential works on, until it is revoked; nothing follows it.
+    assert!(world.accepts(&before.digest));
+    assert_eq!(world.secret, secret);
+    world.annotate(keys::COMPROMISED_AT, "1");
+    world.reconcile();
+    assert!(!world.accepts(&before.digest));
+    assert_eq!((world.minted.len(), &world.secret), (1, &secret));
+}

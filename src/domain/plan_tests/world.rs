@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
+use crate::api::meaning::Allowed;
 use crate::api::*;
 use crate::domain::delivery::{self, DesiredSecret};
 use crate::domain::directory::Directory;
@@ -111,7 +112,11 @@ impl World {
         token.metadata.creation_timestamp = Some(Time(now));
         Self {
             now,
-            settings: Settings { prefix: Prefix::new("twd").unwrap(), ownership: OwnershipRules::default() },
+            settings: Settings {
+                prefix: Prefix::new("twd").unwrap(),
+                ownership: OwnershipRules::default(),
+                allowed: Allowed::default(),
+            },
             namespace: ObjectMeta::default(),
             token,
             secret: None,

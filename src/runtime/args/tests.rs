@@ -40,12 +40,33 @@ fn the_defaults_are_those_of_the_documentation() {
 fn every_setting_has_a_twin_in_the_environment_and_help() {
     let cli = Cli::command();
     let role = |name| cli.find_subcommand(name).expect("there").get_arguments();
-    for arg in cli.get_arguments().chain(role("controller")).chain(role("gate")) {
+    for arg in cli.get_arguments().chain(role("controller")).chain(role("gate")).chain(role("crds")) {
         let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
         let twin = format!("TOKENWARD_{}", long.to_uppercase().replace('-', "_"));
         assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(twin.as_str()), "--{long}");
         assert!(arg.get_help().is_some_and(|help| help.to_string().len() > 20), "--{long}");
     }
+}
+
+#[test]
+fn what_secrets_may_be_is_read_by_the_controller_and_by_who_prints_the_definitions() {
+    let flags =
+        ["--secret-types=kubernetes.io/tls", "--secret-names=a-kubeconfig", "--secret-keys=helm.sh/chart"];
+    let wanted = crate::api::meaning::Allowed {
+        types: vec!["kubernetes.io/tls".into()],
+        names: vec!["a-kubeconfig".into()],
+        keys: vec!["helm.sh/chart".into()],
+    };
+    let args = parse(&flags).expect("read");
+    assert_eq!(args.check().expect("coherent").settings.allowed, wanted);
+    let all = ["tokenward", "crds"].iter().chain(&flags);
+    match Cli::try_parse_from(all).expect("read").command {
+        Command::Crds(secrets) => assert_eq!(secrets.allowed(), wanted),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(parse(&[]).expect("defaults").secrets.allowed(), Default::default());
+    let refused = parse(&["--secret-types=helm.sh/release.v1"]).expect_err("never");
+    assert!(refused.contains("cannot be allowed"), "{refused}");
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 
+use crate::api::meaning::{FREE_KEYS, KEYS, NAMES, NEVER_TYPES, TYPES};
 use crate::api::{ConditionType, Health, Outcome, Reason, keys};
 
 /// Annotations, conditions, reasons, healths, outcomes.
 pub(super) fn write(text: &mut String) {
     text.push_str("# Words\n\n");
     annotations(text);
+    meanings(text);
     conditions(text);
     reasons(text);
     healths(text);
@@ -58,6 +60,29 @@ fn annotations(text: &mut String) {
         (keys::CONTACT, "annotation", "How to reach them, if that is known"),
     ] {
         let _ = writeln!(text, "| `{key}` | {kind} | {meaning} |");
+    }
+    text.push('\n');
+}
+
+fn meanings(text: &mut String) {
+    let listed = |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    let _ = writeln!(
+        text,
+        "## What a Secret must not mean\n\n\
+         The operator writes Secrets with its own rights, so it writes none that Kubernetes or another tool would act on. Types\n\
+         are {}; more with `--secret-types`, but never {}. Names, and keys of labels and annotations, are free but for those\n\
+         below; `--secret-names` and `--secret-keys` allow single ones. Free under `kubernetes.io` are {}.\n\n\
+         | label or annotation | what it does | source |\n|---|---|---|",
+        listed(TYPES),
+        listed(NEVER_TYPES),
+        listed(FREE_KEYS)
+    );
+    for row in KEYS {
+        let _ = writeln!(text, "| `{}` | {} | <{}> |", row.what, row.meaning, row.source);
+    }
+    text.push_str("\n| name | what it does | source |\n|---|---|---|\n");
+    for row in NAMES {
+        let _ = writeln!(text, "| `{}` | {} | <{}> |", row.what, row.meaning, row.source);
     }
     text.push('\n');
 }
@@ -214,6 +239,11 @@ fn entry(reason: Reason) -> Entry {
             PASSING,
             "Warning",
             "RBAC or an admission policy forbids reading or writing the Secret; tried again",
+        ),
+        Reason::SecretNotAllowed => state(
+            TERMINAL,
+            "Warning",
+            "`spec.secret` asks for a Secret that others would act on: nothing is written or minted",
         ),
         Reason::QuotaExceeded => {
             state(PASSING, "Warning", "A quota leaves no room for the Secret; tried again")

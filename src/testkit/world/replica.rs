@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::chance::SeededEntropy;
 use super::gates::Exchange;
+use crate::api::meaning::Allowed;
 use crate::controller::leader::{Elector, Handle, Leadership};
 use crate::controller::metrics::Metrics;
 use crate::controller::{Controller, Options, Sources, Usage, watches};
@@ -286,5 +287,9 @@ fn options(identity: &str) -> Options {
 /// What every installation in a simulation decides.
 #[must_use]
 pub fn settings() -> Settings {
-    Settings { prefix: Prefix::new("twd").unwrap(), ownership: OwnershipRules::default() }
+    Settings {
+        prefix: Prefix::new("twd").unwrap(),
+        ownership: OwnershipRules::default(),
+        allowed: Allowed::default(),
+    }
 }

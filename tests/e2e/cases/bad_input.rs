@@ -37,7 +37,11 @@ fn the_api_server_refuses_with_a_message() {
             ("date", json!({"expiry": {"at": "soon"}}), "date-time"),
             ("scope", json!({"scopes": ["orders read"]}), "a scope may hold"),
             ("audience", json!({"audiences": ["a b"]}), "an audience may hold"),
-            ("label", json!({"secret": {"labels": {"app.kubernetes.io/instance": "x"}}}), "GitOps tools"),
+            (
+                "label",
+                json!({"secret": {"labels": {"app.kubernetes.io/instance": "x"}}}),
+                "label app.kubernetes.io/instance gives the Secret a meaning",
+            ),
             ("key", json!({"secret": {"template": {"token": "x"}}}), "must not name the key"),
             (long.as_str(), json!({}), "at most 63 characters"),
         ];

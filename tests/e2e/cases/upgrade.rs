@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::{Operator, Release, Signal, Space, crd_dir, exclusive, is_ready, until};
 
 /// The chart as it was with the first definition that this project ever had.
-fn previous_chart(at: &Path) -> String {
+pub fn previous_chart(at: &Path) -> String {
     let chart = at.join("previous");
     if chart.exists() {
         std::fs::remove_dir_all(&chart).unwrap();
