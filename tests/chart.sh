@@ -153,6 +153,33 @@ crds_stay() {
     "$(render --set crds.install=false | grep -c 'kind: CustomResourceDefinition' || true)"
 }
 
+policies() {
+  local kind=admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy file=templates/admissionpolicies.yaml
+  local names="name: $NAMESPACE.tokenward"
+  section "admission policies"
+  same "two with their bindings, where the API server has them" 4 \
+    "$(render --api-versions $kind --show-only $file | grep -cE "^  $names.(status-writers|requests)$")"
+  same "none where it is not known to have them" 0 "$(render | grep -c 'kind: ValidatingAdmissionPolicy$' || true)"
+  same "none by themselves in some namespaces" 0 \
+    "$(render --api-versions $kind --set 'namespaces={team-a}' | grep -c 'kind: ValidatingAdmissionPolicy$' || true)"
+  same "limited to the namespaces of the release" 2 "$(render --set admissionPolicies.enabled=true \
+    --set 'namespaces={team-a,team-b}' --show-only $file | grep -cF 'values: ["team-a","team-b"]')"
+}
+
+# What "secrets" allows stands in the rules of the definition and in the arguments of the controller.
+allowed_secrets() {
+  local rendered
+  section "what Secrets may be"
+  rendered=$(render --set-json 'secrets={"types":["example.com/a"],"names":["b-kubeconfig"],"keys":["helm.sh/c","tekton.dev/d"]}')
+  same "the controller is told" '--secret-keys=helm.sh/c,tekton.dev/d --secret-names=b-kubeconfig --secret-types=example.com/a' \
+    "$(grep -oE -- '--secret-[a-z]+=.*' <<<"$rendered" | paste -sd' ')"
+  # Once in each rule of labels and annotations, and again in the message that names the key.
+  same "so is the definition" "4 1 1" "$(tr -d "\n'" <<<"$rendered" | tr -s ' ' | awk '{
+    print gsub(/[+]secret-keys, tekton.dev\/d, helm.sh\/c/, "") " " gsub(/[+]secret-names, b-kubeconfig/, "") " " \
+      gsub(/[+]secret-types, example.com\/a/, "")
+  }')"
+}
+
 # --- With a cluster --------------------------------------------------------------------------------------------------
 
 start_cluster() {
@@ -312,6 +339,22 @@ YAML
     kubectl wait tokenusage/minimal --namespace "$namespace" --for=delete --timeout=180s
 }
 
+# only_the_controller NAMESPACE: an administrator, who may do everything, may not write a status; the policy comes into force a
+# moment after it was created.
+only_the_controller() {
+  local namespace=$1 said
+  kubectl create --namespace "$namespace" --filename examples/minimal.yaml >/dev/null
+  for _ in {1..100}; do
+    said=$(kubectl patch apitoken minimal --namespace "$namespace" --subresource status --type merge \
+      --patch '{"status": {"health": "Healthy"}}' 2>&1) || break
+    sleep 0.2
+  done
+  as controller get apitoken minimal --namespace "$namespace" --output yaml |
+    sed '$a status: {health: Healthy}' | as controller replace --validate=false --subresource status --filename - &&
+    kubectl delete --namespace "$namespace" --filename examples/minimal.yaml &&
+    grep -q 'only the operator writes apitokens/status' <<<"$said"
+}
+
 # identified AUDIENCE: whom the controller takes a token of the gate for, made as the projected volume's is.
 identified() {
   as controller create --validate=false --output 'jsonpath={.status.user.username}' --filename - <<YAML
@@ -354,6 +397,7 @@ released() {
   check "delivers anywhere" delivers $out
   check "takes and renews the Lease" elects
   check "records use anywhere" records $out
+  check "a policy lets the controller write a status and nobody else" only_the_controller $out
   same "may do what it needs and nothing else" '' "$(
     may controller yes list apitokens.tokenward.dev $out
     may controller yes watch secrets $out
@@ -439,6 +483,8 @@ released() {
   same "nothing else stays" '' "$(
     kubectl get clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,services,deployments \
       --all-namespaces --selector "app.kubernetes.io/instance=$RELEASE" --output name
+    kubectl get validatingadmissionpolicies,validatingadmissionpolicybindings \
+      --selector "app.kubernetes.io/instance=$RELEASE" --output name
     kubectl get daemonsets,networkpolicies,poddisruptionbudgets,horizontalpodautoscalers \
       --all-namespaces --selector "app.kubernetes.io/instance=$RELEASE" --output name
   )"
@@ -461,6 +507,8 @@ documentation
 rights_are_minimal
 gate_and_ledger
 crds_stay
+policies
+allowed_secrets
 start_cluster
 server_accepts
 released

@@ -120,6 +120,33 @@ a cluster may have several releases of one name; objects of the cluster need the
 {{- printf "%s:%s" .Release.Namespace (include "tokenward.fullname" .) }}
 {{- end }}
 
+{{/*
+"true" if the policies of the API server are installed; empty otherwise. Not set means: where the API server has them, unless the
+release is limited to some namespaces, because whoever installs such a one may often create Roles only.
+*/}}
+{{- define "tokenward.admissionPolicies.enabled" -}}
+{{- if kindIs "bool" .Values.admissionPolicies.enabled }}
+{{- if .Values.admissionPolicies.enabled }}true{{ end }}
+{{- else if and (not .Values.namespaces) (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy") }}true{{ end }}
+{{- end }}
+
+{{/* Which namespaces the policies are about: those of the release. */}}
+{{- define "tokenward.admissionPolicies.namespaces" -}}
+namespaceSelector:
+{{- with .Values.namespaces }}
+  matchExpressions:
+    - key: kubernetes.io/metadata.name
+      operator: In
+      values: {{ toJson . }}
+{{- else }} {}
+{{- end }}
+{{- end }}
+
+{{/* The annotations on an ApiToken that ask for something, as src/api/keys.rs has them. */}}
+{{- define "tokenward.requests" -}}
+["tokenward.dev/rotate-requested-at", "tokenward.dev/retire-now-at", "tokenward.dev/compromised-at"]
+{{- end }}
+
 {{- define "tokenward.image" -}}
 {{- with .Values.image }}
 {{- if .digest }}

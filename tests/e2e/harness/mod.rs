@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, RwLock};
 
 pub use cluster::{Cluster, crd_dir};
-pub use command::command;
+pub use command::{Output, command};
 pub use edge::{Edge, replaced, shared_edge};
 pub use operator::{Operator, Signal, binary};
 pub use proxy::{Answer, Kind, Proxy, Upstream, request};
@@ -55,7 +55,10 @@ async fn shared_cluster() -> &'static Cluster {
         .get_or_init(|| async {
             let cluster = Cluster::shared().await;
             cluster.apply_file("tests/fixtures/foreign-crds.yaml").await;
-            let release = Release::install(&cluster, "tokenward", json!({})).await;
+            // The policies are on by default; cases that forge a status do so as an administrator.
+            let administrators = json!({"groups": ["system:masters", "kubeadm:cluster-admins"]});
+            let values = json!({"admissionPolicies": {"statusWriters": administrators}});
+            let release = Release::install(&cluster, "tokenward", values).await;
             let launch = release.launch().await;
             for replica in 0..launch.replicas {
                 cluster.start_operator(&launch, &format!("tokenward-{replica}")).await.until_ready().await;
