@@ -175,7 +175,7 @@ impl Queue {
         for _ in 0..2 {
             let turn = if behind {
                 self.turns = 0;
-                self.from_behind(affordable, &store)
+                self.take_behind(affordable, &store)
             } else {
                 self.asked.pop_first().map(|(_, token)| (token, None))
             };
@@ -189,7 +189,7 @@ impl Queue {
         None
     }
 
-    fn from_behind(
+    fn take_behind(
         &mut self,
         affordable: bool,
         store: &impl Fn() -> Vec<Arc<Kept>>,

@@ -46,9 +46,9 @@ pub fn ignored(token: &ApiToken, rules: &OwnershipRules) -> Option<String> {
         (unread || empty)
             .then(|| format!("annotation {}{}", repeated(key), if empty { ", which is empty," } else { "" }))
     });
-    let labels = token.metadata.labels.iter().flatten().filter_map(|(key, _)| {
-        (looks_like_ours(key) && !is_read(key, rules)).then(|| format!("label {}", repeated(key)))
-    });
+    let labels = token.metadata.labels.iter().flatten().map(|(key, _)| key);
+    let labels = labels.filter(|key| looks_like_ours(key) && !is_read(key, rules));
+    let labels = labels.map(|key| format!("label {}", repeated(key)));
     let mut found: Vec<String> = annotations.chain(labels).collect();
     let more = found.len().saturating_sub(MAX_NAMED);
     found.truncate(MAX_NAMED);
