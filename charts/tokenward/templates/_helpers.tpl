@@ -147,6 +147,11 @@ namespaceSelector:
 ["tokenward.dev/rotate-requested-at", "tokenward.dev/retire-now-at", "tokenward.dev/compromised-at"]
 {{- end }}
 
+{{/* The other annotations under our domain that are read on an ApiToken, or stand there. */}}
+{{- define "tokenward.annotations" -}}
+["tokenward.dev/adopt", "tokenward.dev/owner", "tokenward.dev/contact", "tokenward.dev/schema"]
+{{- end }}
+
 {{- define "tokenward.image" -}}
 {{- with .Values.image }}
 {{- if .digest }}

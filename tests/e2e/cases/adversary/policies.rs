@@ -184,12 +184,14 @@ fn requests_that_ask_for_nothing_are_warned_of() {
 #[test]
 fn the_policy_knows_the_requests_of_the_operator() {
     let helpers = std::fs::read_to_string("charts/tokenward/templates/_helpers.tpl").unwrap();
-    let begin = helpers.find("define \"tokenward.requests\"").unwrap();
-    let list = helpers[begin..].lines().nth(1).unwrap();
-    let list: Vec<String> = serde_json::from_str(list).unwrap();
-    assert_eq!(list, keys::REQUESTS);
+    let listed = |name: &str| -> Vec<String> {
+        let begin = helpers.find(&format!("define \"tokenward.{name}\"")).unwrap();
+        serde_json::from_str(helpers[begin..].lines().nth(1).unwrap()).unwrap()
+    };
+    assert_eq!(listed("requests"), keys::REQUESTS);
+    assert_eq!(listed("annotations"), [keys::ADOPT, keys::OWNER, keys::CONTACT, keys::SCHEMA]);
     let policy = std::fs::read_to_string("charts/tokenward/templates/admissionpolicies.yaml").unwrap();
-    for key in keys::REQUESTS.into_iter().chain([keys::OWNER, keys::CONTACT]) {
+    for key in keys::REQUESTS {
         assert!(policy.contains(&format!("'{key}'")), "{key}");
     }
 }
