@@ -19,15 +19,20 @@ pub fn is_news(token: &ApiToken, secret: &SecretView, step: &Step) -> bool {
         Step::ReadSecret => {
             matches!(secret, SecretView::Verified { .. })
                 && before.observed_generation == token.metadata.generation
-                && before.is_true(ConditionType::Ready)
+                && [ConditionType::Delivered, ConditionType::Ready].iter().any(|kind| before.is_true(*kind))
         }
         Step::Mint { .. } | Step::Deliver { .. } | Step::Wait { .. } => false,
     }
 }
 
 /// Conditions that tools and pipelines wait for.
-const AWAITED: [ConditionType; 3] =
-    [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled];
+const AWAITED: [ConditionType; 4] = [
+    ConditionType::Ready,
+    ConditionType::Reconciling,
+    ConditionType::Stalled,
+    // Whoever mistyped an annotation looks for what it did.
+    ConditionType::UnknownAnnotation,
+];
 
 /// Whether `after` answers somebody who edited the ApiToken or asked for something, or says what has become of a
 /// credential.
@@ -35,6 +40,10 @@ fn somebody_waits(before: &ApiTokenStatus, after: &ApiTokenStatus) -> bool {
     let truth = |status: &ApiTokenStatus| {
         AWAITED.map(|kind| status.condition(kind).map(|condition| condition.status.clone()))
     };
+    // Always there: where it is missing, an earlier version wrote the status, and that of every token.
+    let delivered =
+        |status: &ApiTokenStatus| status.condition(ConditionType::Delivered).map(|said| said.status.clone());
+    let redelivered = delivered(before).is_some_and(|was| delivered(after) != Some(was));
     let credentials = |status: &ApiTokenStatus| -> Vec<Credential> {
         let used = |credential: &Credential| Credential { last_used_at: None, ..credential.clone() };
         status.credentials.iter().map(used).collect()
@@ -46,6 +55,7 @@ fn somebody_waits(before: &ApiTokenStatus, after: &ApiTokenStatus) -> bool {
         || before.last_handled != after.last_handled
         || before.secret_name != after.secret_name
         || before.expires_at != after.expires_at
+        || redelivered
         || truth(before) != truth(after)
         || credentials(before) != credentials(after)
         || !ended(after).is_subset(&ended(before))
