@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::core::v1::Secret;
+
 use super::World;
 use crate::api::*;
+use crate::domain::delivery;
 use crate::domain::schedule::{Expiry, Rotation};
 use crate::domain::token::Token;
 
@@ -95,5 +98,12 @@ impl World {
         let due =
             rotation.and_then(|rotation| rotation.due(self.token.uid(), &active.id, active.issued_at.0));
         due.ok().flatten().is_some_and(|due| due <= self.now)
+    }
+
+    /// I4: it is this ApiToken's, or nobody's and asked for by its uid.
+    pub fn may_write(&self, secret: &Secret) -> bool {
+        let nobodys = secret.metadata.owner_references.as_deref().unwrap_or_default().is_empty();
+        let asked = self.token.annotation(keys::ADOPT) == secret.metadata.uid.as_deref();
+        delivery::is_controlled_by(&secret.metadata, self.token.uid()) || (nobodys && asked)
     }
 }

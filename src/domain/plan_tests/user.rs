@@ -136,4 +136,8 @@ impl World {
         };
         self.directory.apply(&claimant, &published.collect::<Vec<_>>());
     }
+
+    pub fn event_reasons(&mut self) -> Vec<Reason> {
+        std::mem::take(&mut self.notices).into_iter().map(|notice| notice.reason).collect()
+    }
 }

@@ -353,10 +353,7 @@ impl World {
             return None;
         }
         if let Some(secret) = &self.secret {
-            let controlled = delivery::is_controlled_by(&secret.metadata, self.token.uid());
-            let nobodys = secret.metadata.owner_references.as_deref().unwrap_or_default().is_empty();
-            let asked = self.token.annotation(keys::ADOPT) == secret.metadata.uid.as_deref();
-            assert!(controlled || (nobodys && asked), "I4: a foreign Secret");
+            assert!(self.may_write(secret), "I4: a foreign Secret");
         } else {
             self.applied.clear();
         }
@@ -456,10 +453,6 @@ impl World {
     /// Id and fate of the ended credentials, newest first.
     pub fn ended(&self) -> Vec<(String, EndState)> {
         self.status().ended.into_iter().map(|ended| (ended.id, ended.state)).collect()
-    }
-
-    pub fn event_reasons(&mut self) -> Vec<Reason> {
-        std::mem::take(&mut self.notices).into_iter().map(|notice| notice.reason).collect()
     }
 
     pub fn key(&self) -> String {
