@@ -329,6 +329,53 @@ fn with_its_index_loaded_it_answers_and_on_sigterm_it_lets_requests_end() {
     assert!(TcpStream::connect(running.http).is_err());
 }
 
+/// Resident memory in MiB.
+fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("there");
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+}
+
+/// As many as the chart's defaults allow, each with half a head: others are answered, and it fits into 60 % of the chart's limit of
+/// memory.
+#[test]
+fn half_open_connections_fit_into_the_charts_memory() {
+    const LIMIT: u64 = 256;
+    let files = std::fs::read_to_string("/proc/self/limits").expect("Linux");
+    let files = files.lines().find(|line| line.starts_with("Max open files")).expect("there");
+    let files: usize = files.split_whitespace().nth(3).and_then(|soft| soft.parse().ok()).unwrap_or(1 << 20);
+    let most = 4_096.min(files.saturating_sub(512) * 4 / 5);
+    let folder = Folder::new("crowd");
+    let running = Running::start(&folder.kubeconfig(small_cluster()), &[]);
+    running.until(|| {
+        ask(running.admin, "GET /readyz HTTP/1.1").is_ok_and(|ready| ready.starts_with("HTTP/1.1 200"))
+    });
+    let process = running.child.id();
+    let answered = || {
+        let began = Instant::now();
+        let answer = ask(running.http, "GET /authz/nginx HTTP/1.1");
+        assert!(answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 401")));
+        began.elapsed()
+    };
+    answered();
+    let rest = resident(process);
+    let half = b"GET /authz/nginx HTTP/1.1\r\nHost: x\r\nCookie: ";
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let mut open = Vec::new();
+    for (address, bytes, count) in [(running.http, &half[..], most), (running.grpc, &preface[..], most / 4)] {
+        for _ in 0..count {
+            let mut stream = TcpStream::connect(address).expect("accepted");
+            stream.write_all(bytes).expect("sent");
+            open.push(stream);
+        }
+    }
+    let mut took: Vec<Duration> = (0..50).map(|_| answered()).collect();
+    took.sort_unstable();
+    let full = resident(process);
+    println!("{} half open: {rest} MiB, then {full} MiB; others answered in {:?}", open.len(), took[25]);
+    assert!(full <= LIMIT * 60 / 100, "{full} MiB of {LIMIT}");
+}
+
 #[test]
 fn it_serves_over_tls_when_told_to() {
     let folder = Folder::new("tls");

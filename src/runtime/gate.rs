@@ -260,7 +260,12 @@ impl Listeners {
             http: Server::new(limits, meter("http", &metrics.http_connections))
                 .http1_only()
                 .with_tls(tls.clone()),
-            grpc: Server::new(limits, meter("grpc", &metrics.grpc_connections)).http2_only().with_tls(tls),
+            grpc: Server::new(
+                Limits { connections: limits.connections.div_ceil(4), ..limits },
+                meter("grpc", &metrics.grpc_connections),
+            )
+            .http2_only()
+            .with_tls(tls),
         }
     }
 

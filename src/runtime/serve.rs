@@ -3,6 +3,7 @@
 //! Nothing a client does holds anything for ever: connections are counted, heads and idle connections have deadlines,
 //! requests have a time to be answered in, and a shutdown waits for what is under way, but not longer than it may.
 
+mod crowd;
 mod frames;
 mod pace;
 
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::BoxError;
 
+use self::crowd::{Crowd, Newcomer};
 use self::pace::{End, Pace, Paced, Watch};
 
 use crate::platform::families::CounterVec;
@@ -57,7 +59,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Connections at once; more wait in the backlog.
     pub connections: usize,
-    /// For the TLS handshake, and for each request's head from its first byte; on a new connection, from its begin.
+    /// For the first byte on a new connection, for the TLS handshake, and for each request's head from its first byte.
     pub head: Duration,
     /// For a connection to stay without a request.
     pub idle: Duration,
@@ -88,7 +90,7 @@ pub struct Meter {
     /// Open connections.
     pub open: Gauge,
     /// Connections that were closed without an answer, by listener and reason (`tls`, `slow`, `oversize`, `garbled`,
-    /// `overdue`, `flood`).
+    /// `overdue`, `flood`, `crowded`).
     pub refused: Option<CounterVec<2>>,
 }
 
@@ -168,6 +170,7 @@ impl Reserved {
 pub struct Server {
     limits: Limits,
     meter: Meter,
+    crowd: Arc<Crowd>,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
     http1_only: bool,
     http: auto::Builder<TokioExecutor>,
@@ -212,7 +215,7 @@ impl Server {
             .initial_connection_window_size(WINDOWS.1)
             .keep_alive_interval(PING.0)
             .keep_alive_timeout(PING.1);
-        Self { limits, meter, tls: None, http1_only: false, http }
+        Self { limits, meter, crowd: Arc::default(), tls: None, http1_only: false, http }
     }
 
     /// Over TLS, with whatever configuration stands here when a connection begins.
@@ -252,10 +255,15 @@ impl Server {
             let Some(Some((accepted, place))) = shutdown.run_until_cancelled(accept).await else { break };
             match accepted {
                 Ok((stream, _)) => {
+                    let newcomer = Arc::new(server.crowd.enter());
+                    let shutdown = shutdown.child_token();
                     let connection =
-                        server.clone().connection(stream, service.clone(), shutdown.child_token());
+                        server.clone().connection(stream, service.clone(), shutdown, newcomer.clone());
                     connections.spawn(async move {
-                        connection.await;
+                        tokio::select! {
+                            () = connection => {}
+                            () = newcomer.pushed_out() => {}
+                        }
                         drop(place);
                     });
                 }
@@ -280,6 +288,10 @@ impl Server {
         if let Ok(place) = places.clone().try_acquire_owned() {
             return Some(place);
         }
+        // Who has sent nothing yet makes room for who may.
+        if self.crowd.push_out() {
+            self.meter.refused("crowded");
+        }
         if reminder.is_due() {
             let (listener, limit) = (self.meter.listener, self.limits.connections);
             tracing::warn!(listener, limit, "as many connections as allowed; more have to wait");
@@ -287,19 +299,45 @@ impl Server {
         places.clone().acquire_owned().await.ok()
     }
 
-    async fn connection<S, B>(self: Arc<Self>, stream: TcpStream, service: S, shutdown: CancellationToken)
-    where
+    async fn connection<S, B>(
+        self: Arc<Self>,
+        stream: TcpStream,
+        service: S,
+        shutdown: CancellationToken,
+        newcomer: Arc<Newcomer>,
+    ) where
         S: Serves<B>,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let _open = Open::new(&self.meter.open);
         // Answers are small and complete: waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else { return self.attend(stream, service, shutdown).await };
+        // Nothing is set up for who sends nothing: buffers, and the state of a protocol, are most of what a connection takes.
+        let first = tokio::time::timeout(self.limits.head, stream.readable());
+        match shutdown.run_until_cancelled(first).await {
+            Some(Ok(Ok(()))) => {}
+            Some(Err(_)) => return self.meter.refused("slow"),
+            Some(Ok(Err(_))) | None => return,
+        }
+        Box::pin(self.speak(stream, service, shutdown, newcomer)).await;
+    }
+
+    /// Serves a connection on which something came.
+    async fn speak<S, B>(
+        &self,
+        stream: TcpStream,
+        service: S,
+        shutdown: CancellationToken,
+        newcomer: Arc<Newcomer>,
+    ) where
+        S: Serves<B>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let Some(tls) = &self.tls else { return self.attend(stream, service, shutdown, newcomer).await };
         let handshake = TlsAcceptor::from(self.offered(tls.load_full())).accept(stream);
         let handshake = tokio::time::timeout(self.limits.head, handshake);
         match shutdown.run_until_cancelled(handshake).await {
-            Some(Ok(Ok(stream))) => self.attend(stream, service, shutdown).await,
+            Some(Ok(Ok(stream))) => self.attend(stream, service, shutdown, newcomer).await,
             Some(Ok(Err(error))) => {
                 tracing::debug!(listener = self.meter.listener, %error, "no TLS with a client");
                 self.meter.refused("tls");
@@ -320,8 +358,13 @@ impl Server {
     }
 
     /// Serves one connection to its end.
-    async fn attend<S, B, T>(&self, stream: T, service: S, shutdown: CancellationToken)
-    where
+    async fn attend<S, B, T>(
+        &self,
+        stream: T,
+        service: S,
+        shutdown: CancellationToken,
+        newcomer: Arc<Newcomer>,
+    ) where
         S: Serves<B>,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -331,6 +374,7 @@ impl Server {
         let timed = service_fn({
             let pace = pace.clone();
             move |request: Request<Incoming>| {
+                newcomer.settle();
                 let busy = pace.begin(request.version());
                 let answer = service.call(request);
                 async move {

@@ -142,8 +142,8 @@ pub struct GateArgs {
     #[arg(long, env = "TOKENWARD_IDENTITY", value_name = "NAME", value_parser = identity)]
     pub identity: Option<String>,
 
-    /// Open connections on each listener, from 1; more have to wait
-    #[arg(long, env = "TOKENWARD_MAX_CONNECTIONS", default_value_t = 16_384, value_name = "NUMBER",
+    /// Open connections over HTTP, from 1, and a quarter of it over gRPC; who has sent no request yet makes room for more
+    #[arg(long, env = "TOKENWARD_MAX_CONNECTIONS", default_value_t = 4_096, value_name = "NUMBER",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
 

@@ -27,7 +27,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(args.ledger_audience, "tokenward-ledger");
     assert_eq!(args.ledger_token_file.to_str(), Some("/var/run/secrets/tokenward/ledger/token"));
     assert_eq!((args.ledger_flush, args.shutdown_grace), (second, second * 10));
-    assert_eq!((args.lease_name.as_str(), args.max_connections), ("tokenward", 16_384));
+    assert_eq!((args.lease_name.as_str(), args.max_connections), ("tokenward", 4_096));
 }
 
 #[test]

@@ -51,7 +51,10 @@ fn echo(gate: Arc<Notify>) -> impl Serves<Full<Bytes>> + Sync {
 fn connected(server: &Arc<Server>, shutdown: &CancellationToken) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let (server, shutdown) = (server.clone(), shutdown.clone());
-    tokio::spawn(async move { server.attend(theirs, echo(Arc::default()), shutdown).await });
+    tokio::spawn(async move {
+        let newcomer = Arc::new(server.crowd.enter());
+        server.attend(theirs, echo(Arc::default()), shutdown, newcomer).await
+    });
     ours
 }
 
@@ -299,6 +302,30 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
     assert_eq!(running.meter.open.get(), 1, "the second is not accepted yet");
     drop(first);
     assert!(ask(&mut second, b"").await.starts_with("HTTP/1.1 200"));
+}
+
+/// All places are taken by half a head each, and by nothing at all: who sends a whole one is answered at once.
+#[tokio::test]
+async fn who_has_sent_nothing_makes_room() {
+    let limits = Limits { connections: 64, head: SECOND * 3_600, ..Limits::default() };
+    let running = running(limits, None).await;
+    let mut settled = TcpStream::connect(running.address).await.expect("connected");
+    ask(&mut settled, GET).await;
+    let mut half_open = Vec::new();
+    for number in 0..200 {
+        let mut stream = TcpStream::connect(running.address).await.expect("connected");
+        if number % 2 == 0 {
+            let _ = stream.write_all(b"GET /hel").await;
+        }
+        half_open.push(stream);
+    }
+    for _ in 0..10 {
+        let mut stream = TcpStream::connect(running.address).await.expect("connected");
+        assert!(ask(&mut stream, GET).await.starts_with("HTTP/1.1 200"));
+    }
+    assert!(ask(&mut settled, GET).await.starts_with("HTTP/1.1 200"), "who has sent one stays");
+    assert!(running.meter.open.get() <= 64);
+    assert!(refused(&running.meter, "crowded") >= 137);
 }
 
 #[tokio::test]
