@@ -277,7 +277,6 @@ fn module(level: &str, module: &str) -> Option<PathBuf> {
         "overseer" => return Some(PathBuf::from("src/runtime/overseer/tests.rs")),
         "looks" => return Some(PathBuf::from("src/controller/looks.rs")),
         "process" => return Some(PathBuf::from("tests/process.rs")),
-        "gate_process" => return Some(PathBuf::from("tests/gate_process.rs")),
         _ => return None,
     };
     Some(Path::new(folder).join(format!("{module}.rs")))
