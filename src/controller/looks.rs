@@ -263,7 +263,7 @@ mod tests {
         runtime.block_on(async {
             let own = vitals.clone();
             let hangs = tokio::spawn(async move {
-                let work = async {
+                let work = async move {
                     let _ = began.send(());
                     let _ = held.recv();
                     Ok(1)
