@@ -248,13 +248,12 @@ impl Server {
         let connections = TaskTracker::new();
         let mut reminder = Reminder::default();
         loop {
-            let accept = async {
-                let place = server.place(&places, &mut reminder).await?;
-                Some((listener.accept().await, place))
-            };
-            let Some(Some((accepted, place))) = shutdown.run_until_cancelled(accept).await else { break };
+            let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await else { break };
             match accepted {
                 Ok((stream, _)) => {
+                    // Only now: before somebody has come, nobody has to make room.
+                    let place = shutdown.run_until_cancelled(server.place(&places, &mut reminder)).await;
+                    let Some(Some(place)) = place else { break };
                     let newcomer = Arc::new(server.crowd.enter());
                     let shutdown = shutdown.child_token();
                     let connection =

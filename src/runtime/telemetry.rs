@@ -12,8 +12,10 @@ use super::args::LogFormat;
 use super::lines::Lines;
 use crate::platform::process::LOST_LINES;
 
-/// Spans of the library that runs the reconciles.
-const KUBE_SPANS: &str = "kube_runtime::controller=warn";
+/// What libraries say that is said better elsewhere, each with the library's name: spans that repeat an object's name before
+/// each line, with `object.reason=unknown`; calls that fail, without the address. Whoever asks for a library's log gets it.
+const QUIET: [(&str, &str); 2] =
+    [("kube_runtime", "kube_runtime::controller=warn"), ("kube_client", "kube_client::client::builder=off")];
 /// How long the last lines of a process are waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -92,12 +94,9 @@ where
     let filter = EnvFilter::builder()
         .parse(level)
         .map_err(|source| TelemetryError::Level { found: level.to_owned(), source })?;
-    // The controller runtime's spans repeat the object's name before each line, with `object.reason=unknown`. Whoever asks
-    // for its logs gets them.
-    let filter = match KUBE_SPANS.parse() {
-        Ok(quiet) if !level.contains("kube_runtime") => filter.add_directive(quiet),
-        _ => filter,
-    };
+    let quiet = QUIET.iter().filter(|(library, _)| !level.contains(library));
+    let quiet = quiet.filter_map(|(_, directive)| directive.parse().ok());
+    let filter = quiet.fold(filter, EnvFilter::add_directive);
     // Errors of the writer would go to standard error, by a way that panics where nobody reads it.
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);

@@ -76,7 +76,7 @@ fn with_every_worker_blocked_healthz_says_so_and_a_standby_takes_over() {
     let elector = |name: &str| {
         let seconds = Duration::from_secs;
         let config = Config::new(name, seconds(15), seconds(10), seconds(1)).unwrap();
-        let api = Api::<Lease>::namespaced(server.client(name), "tokenward");
+        let api = Api::<Lease>::namespaced(server.client(name), "default");
         let metrics = Metrics::new(&mut Registry::default());
         Elector::new(api, "tokenward", config, Arc::new(SystemClock), metrics)
     };
