@@ -117,7 +117,7 @@ impl Looks {
     fn outlook(&self) -> (usize, usize, Option<Instant>) {
         let queue = self.queue.lock();
         let Some(queue) = queue.as_ref() else { return (0, 0, None) };
-        let news = (queue.in_line() > 0).then(|| {
+        let news = queue.has_idle_in_line().then(|| {
             // Timers tick in milliseconds and may fire early by one.
             self.budget.when(Purse::News, Instant::now()) + Duration::from_millis(1)
         });

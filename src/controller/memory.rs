@@ -110,11 +110,13 @@ impl Memory {
     }
 
     /// When this token's Secret has to be looked at next, because no watch shows it. Counted from the last look, not from
-    /// now: whoever has the token reconciled again and again does not put it off.
+    /// now: whoever has the token reconciled again and again does not put it off. To be asked at the end of a look. One that
+    /// was due and did not read the Secret, as of a suspended token, had no need to.
     pub fn look_in(&self, uid: &str) -> Option<Duration> {
         let entries = self.0.lock();
         let looked = entries.get(uid)?.unwatched()?;
-        Some(look_every(&entries).saturating_sub(looked.elapsed()))
+        let every = look_every(&entries);
+        Some(every.checked_sub(looked.elapsed()).filter(|left| !left.is_zero()).unwrap_or(every))
     }
 
     /// Keeps the plaintext of a credential that is about to be published in `token`.
@@ -268,4 +270,29 @@ fn look_every(entries: &HashMap<String, Entry>) -> Duration {
 /// before. What is not a number counts as 0: older than everything, so that it leads to a read, never to an assumption.
 fn numeric(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hidden_secret_that_need_not_be_read_makes_no_loop() {
+        let memory = Memory::default();
+        let token: ApiToken = serde_json::from_value(json!({
+            "apiVersion": "tokenward.dev/v1alpha1", "kind": "ApiToken",
+            "metadata": {"name": "t", "namespace": "shop", "uid": "u"}, "spec": {"suspend": true}
+        }))
+        .unwrap();
+        let unwatched = Some(Instant::now());
+        let seen = Progress::default();
+        memory.verified(&token, Verified { uid: "s".into(), resource_version: "1".into(), seen, unwatched });
+        advance(LOOK_EVERY / 2).await;
+        assert_eq!(memory.look_in("u"), Some(LOOK_EVERY / 2));
+        advance(LOOK_EVERY).await;
+        assert_eq!(memory.look_in("u"), Some(LOOK_EVERY), "it was due, and had no need to");
+    }
 }

@@ -253,6 +253,11 @@ impl Queue {
         self.line.len()
     }
 
+    /// Whether one of them could be looked at now, had it paid.
+    pub fn has_idle_in_line(&self) -> bool {
+        self.line.values().any(|token| self.entries.get(token).is_none_or(|entry| !entry.runs))
+    }
+
     /// Tokens that wait for a look.
     pub fn depth(&self) -> usize {
         self.asked.len() + self.due.len() + self.sweep.len()

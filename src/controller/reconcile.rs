@@ -80,8 +80,11 @@ pub async fn reconcile(kept: Arc<Kept>, paid: Option<Purse>, context: &Context) 
         return Ok(Next::OnChange);
     }
     if context.memory.is_stale(&token) {
-        // The watch will bring our own write back; until then this object is history.
-        return Ok(Next::After(CATCH_UP));
+        // The watch will bring our own write back; until then this object is history. Who has paid keeps a place in line.
+        return Ok(match paid {
+            Some(_) => Next::InLine(Some(CATCH_UP)),
+            None => Next::After(CATCH_UP),
+        });
     }
     let mut look = Look::new(token, bill, context);
     let result = look.run().await;
@@ -96,7 +99,9 @@ pub async fn reconcile(kept: Arc<Kept>, paid: Option<Purse>, context: &Context) 
         }
         Ended::InLine => {
             let now = context.clock.now();
-            Ok(match until(news::next_deadline(token, now), now, context.resync) {
+            let look = context.memory.look_in(token.uid()).and_then(|left| now.checked_add(left).ok());
+            let due = news::next_deadline(token, now).into_iter().chain(look).min();
+            Ok(match until(due, now, context.resync) {
                 Next::After(pause) => Next::InLine(Some(pause)),
                 _ => Next::InLine(None),
             })
@@ -243,7 +248,8 @@ impl<'a> Look<'a> {
                 }
                 step => {
                     if !self.bill.admits(&self.token, &self.secret, &step) {
-                        return Ok(Ended::InLine);
+                        self.remember();
+                        return self.failed.take().map_or(Ok(Ended::InLine), Err);
                     }
                     self.untouched = false;
                     if !self.execute(step).await? {

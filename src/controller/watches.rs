@@ -167,8 +167,9 @@ async fn watch_tokens(
     ));
     while let Some(event) = events.next().await {
         let Some(event) = understood(event, &shared.metrics) else { continue };
-        writer.apply_watcher_event(&event);
+        // First: whoever finds a token in the store finds its digests among those that are taken.
         world::follow(&shared.world, &event);
+        writer.apply_watcher_event(&event);
         match &event {
             Event::Apply(token) => looks.ask(token.namespace(), token.name()),
             Event::Delete(token) => shared.memory.forget(token.uid()),

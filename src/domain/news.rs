@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::jiff::Timestamp;
 
 use super::plan::{SecretView, Step};
-use crate::api::{ApiToken, ApiTokenStatus, ConditionType, Credential};
+use crate::api::{ApiToken, ApiTokenStatus, ConditionType, Credential, CredentialState};
 
 /// Whether this step, were it the first for `token`, only tells news, or follows a declaration that somebody else changed:
 /// an operator that lays the Secret out anew, a default, the owner of a Namespace.
@@ -15,9 +15,14 @@ pub fn is_news(token: &ApiToken, secret: &SecretView, step: &Step) -> bool {
     let before = token.status.clone().unwrap_or_default();
     match step {
         Step::WriteStatus(after) => !somebody_waits(&before, after),
-        // Nobody touched the Secret, nobody edited the ApiToken, and what was delivered works.
+        // Nobody touched the Secret, nobody edited the ApiToken, and what was delivered works. Where the status leaves open which
+        // credential the Secret holds, a rotation may be unfinished, or a forged one be accepted.
         Step::ReadSecret => {
-            matches!(secret, SecretView::Verified { .. })
+            let mut states = before.credentials.iter().map(|credential| credential.state);
+            let settled = states.clone().filter(|state| *state == CredentialState::Active).count() == 1
+                && states.all(|state| state != CredentialState::Pending);
+            settled
+                && matches!(secret, SecretView::Verified { .. })
                 && before.observed_generation == token.metadata.generation
                 && [ConditionType::Delivered, ConditionType::Ready].iter().any(|kind| before.is_true(*kind))
         }
@@ -67,4 +72,35 @@ pub fn next_deadline(token: &ApiToken, now: Timestamp) -> Option<Timestamp> {
     let ends = status.credentials.iter().filter_map(|credential| credential.not_after.as_ref());
     let times = ends.chain(&status.next_rotation_time).chain(&status.expires_at).map(|at| at.0);
     times.filter(|at| *at > now).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn token(states: &[&str]) -> ApiToken {
+        let at = "2026-01-01T00:00:00Z";
+        let credential = |(number, state): (usize, &&str)| json!({"id": format!("{number:010}"), "digest": "sha256:x", "state": state, "issuedAt": at});
+        let credentials: Vec<_> = states.iter().enumerate().map(credential).collect();
+        let ready = json!({
+            "type": "Ready", "status": "True", "reason": "Delivered", "message": "", "lastTransitionTime": at
+        });
+        serde_json::from_value(json!({
+            "apiVersion": "tokenward.dev/v1alpha1", "kind": "ApiToken",
+            "metadata": {"name": "t", "generation": 1}, "spec": {},
+            "status": {"observedGeneration": 1, "credentials": credentials, "conditions": [ready]}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_read_that_may_end_a_rotation_or_find_a_forgery_is_no_news() {
+        let view = SecretView::Verified { uid: "u".into(), resource_version: "1".into() };
+        let is = |states: &[&str]| is_news(&token(states), &view, &Step::ReadSecret);
+        assert!(is(&["Active"]) && is(&["Active", "Retiring"]));
+        assert!(!is(&["Active", "Pending"]), "an unfinished rotation");
+        assert!(!is(&["Active", "Active"]) && !is(&[]), "which of them is genuine");
+    }
 }

@@ -128,7 +128,7 @@ pub(super) struct Look {
     key: u64,
     guess: usize,
     /// The key at the guess.
-    seen: u64,
+    seen: Option<u64>,
 }
 
 impl Look {
@@ -136,7 +136,7 @@ impl Look {
     pub(super) fn find(self) -> Option<Found> {
         let Self { shard, id, key, guess, seen } = self;
         // Of several with one key the first counts.
-        let alone = seen == key && (guess == 0 || shard.slice[guess - 1].key != key);
+        let alone = seen == Some(key) && (guess == 0 || shard.slice[guess - 1].key != key);
         let slot = if alone { guess } else { position(&shard.slice, key, guess).ok()? };
         let held = place(&shard.slice[slot].record, id)?;
         Some(Found { shard, slot, held })
@@ -218,7 +218,7 @@ impl Index {
         let key = self.mix.key(id);
         let shard = self.shard(key).load();
         let guess = guess(&shard.slice, key, self.bits);
-        let seen = shard.slice.get(guess).map_or(0, |slot| slot.key);
+        let seen = shard.slice.get(guess).map(|slot| slot.key);
         Look { shard, id, key, guess, seen }
     }
 
