@@ -3,6 +3,7 @@
 pub mod error;
 pub mod events;
 pub mod execute;
+mod glimpse;
 pub mod index;
 pub mod kept;
 pub mod leader;

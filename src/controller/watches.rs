@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, ObjectMeta, PartialObjectMeta};
+use kube::api::{Api, ObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
 use kube::runtime::reflector::store::Writer;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, warn};
 
 use super::execute::slim;
+use super::glimpse::Glimpse;
 use super::index::{NamespaceIndex, SecretIndex};
 use super::kept::Kept;
 use super::looks::Looks;
@@ -221,7 +222,7 @@ fn understood(event: Event<DeserializeGuard<ApiToken>>, metrics: &Metrics) -> Op
 }
 
 async fn watch_secrets(shared: Shared, namespace: Option<String>, looks: Arc<Looks>) {
-    let api = scoped::<PartialObjectMeta<Secret>>(&shared, namespace.as_deref());
+    let api = scoped::<Glimpse<Secret>>(&shared, namespace.as_deref());
     // By a label of our own domain, and whatever its value: labels that are everybody's are changed by everybody.
     let config = watcher::Config::default().page_size(PAGE).labels(keys::TOKEN);
     let mut events = Box::pin(resilient(watch_objects(api, config), "secrets", &shared.metrics.process));
@@ -237,7 +238,7 @@ async fn watch_secrets(shared: Shared, namespace: Option<String>, looks: Arc<Loo
 }
 
 async fn watch_namespaces(shared: Shared, looks: Arc<Looks>) {
-    let api = Api::<PartialObjectMeta<Namespace>>::all(shared.client.clone());
+    let api = Api::<Glimpse<Namespace>>::all(shared.client.clone());
     let mut events = Box::pin(resilient(
         watch_objects(api, watcher::Config::default()),
         "namespaces",
@@ -288,12 +289,12 @@ async fn watch_clock(clock: Arc<dyn Clock>, looks: Arc<Looks>) {
     }
 }
 
-fn metadata<K>(event: Event<PartialObjectMeta<K>>) -> Event<ObjectMeta> {
+fn metadata<K>(event: Event<Glimpse<K>>) -> Event<ObjectMeta> {
     match event {
-        Event::Apply(object) => Event::Apply(object.metadata),
-        Event::Delete(object) => Event::Delete(object.metadata),
+        Event::Apply(object) => Event::Apply(object.into_meta()),
+        Event::Delete(object) => Event::Delete(object.into_meta()),
         Event::Init => Event::Init,
-        Event::InitApply(object) => Event::InitApply(object.metadata),
+        Event::InitApply(object) => Event::InitApply(object.into_meta()),
         Event::InitDone => Event::InitDone,
     }
 }

@@ -13,9 +13,10 @@ use super::lines::Lines;
 use crate::platform::process::LOST_LINES;
 
 /// What libraries say that is said better elsewhere, each with the library's name: spans that repeat an object's name before
-/// each line, with `object.reason=unknown`; calls that fail, without the address. Whoever asks for a library's log gets it.
-const QUIET: [(&str, &str); 2] =
-    [("kube_runtime", "kube_runtime::controller=warn"), ("kube_client", "kube_client::client::builder=off")];
+/// each line, with `object.reason=unknown`. Whoever asks for a library's log gets it.
+const QUIET: [(&str, &str); 1] = [("kube_runtime", "kube_runtime::controller=warn")];
+/// Never logged, whoever asks: about an answer that cannot be read the client says all of the answer, and Secrets are answers.
+const NEVER: &str = "kube_client::client=off";
 /// How long the last lines of a process are waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -95,7 +96,8 @@ where
         .parse(level)
         .map_err(|source| TelemetryError::Level { found: level.to_owned(), source })?;
     let quiet = QUIET.iter().filter(|(library, _)| !level.contains(library));
-    let quiet = quiet.filter_map(|(_, directive)| directive.parse().ok());
+    let quiet =
+        quiet.map(|(_, directive)| *directive).chain([NEVER]).filter_map(|directive| directive.parse().ok());
     let filter = quiet.fold(filter, EnvFilter::add_directive);
     // Errors of the writer would go to standard error, by a way that panics where nobody reads it.
     let builder =
@@ -130,6 +132,8 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(namespace = "shop", name = "orders", reason = "Due", "rotated");
             tracing::debug!("detail");
+            tracing::warn!(target: "kube_client::client", "an answer with a secret");
+            tracing::error!(target: "kube_client::client::builder", "an answer with a secret");
         });
         String::from_utf8(sink.0.lock().expect("not poisoned").clone()).expect("UTF-8")
     }
@@ -141,6 +145,13 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!((&line["message"], &line["reason"]), (&"rotated".into(), &"Due".into()));
         assert_eq!((&line["namespace"], &line["name"]), (&"shop".into(), &"orders".into()));
+    }
+
+    #[test]
+    fn the_client_never_says_what_it_was_answered() {
+        for level in ["info", "trace", "kube_client=trace", "kube_client::client=trace"] {
+            assert!(!logged(LogFormat::Json, level).contains("secret"), "{level}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod identity;
 mod meaning;
 mod mutations;
+mod poison;
 mod policies;
 mod rights;
 mod templates;
