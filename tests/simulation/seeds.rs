@@ -9,8 +9,14 @@ use std::time::Instant;
 
 use tokenward::testkit::world::story::{Kind, Outcome, tell};
 
-/// Stories of each kind in an ordinary test run.
-const SEEDS: u64 = 200;
+/// Stories of each kind in an ordinary test run. A month takes seconds; `make soak` tells thousands.
+fn ordinary(kind: Kind) -> u64 {
+    match kind {
+        Kind::Month => 4,
+        Kind::Duel => 200,
+    }
+}
+
 /// How often a seed is told again in search of its failure.
 const REPLAYS: u32 = 10;
 /// Lines of a story that a failure shows.
@@ -48,8 +54,8 @@ fn tell_all(kind: Kind) {
         }
         return;
     }
-    let seeds =
-        std::env::var("TOKENWARD_SEEDS").map_or(SEEDS, |text| text.parse().expect("a number of seeds"));
+    let seeds = std::env::var("TOKENWARD_SEEDS")
+        .map_or(ordinary(kind), |text| text.parse().expect("a number of seeds"));
     let (next, writes) = (AtomicU64::new(0), AtomicU64::new(0));
     let started = Instant::now();
     let failures = std::thread::scope(|scope| {
