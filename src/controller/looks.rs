@@ -31,6 +31,13 @@ pub enum Next {
     After(Duration),
     /// When the budget has room for its news; after this in any case.
     InLine(Option<Duration>),
+    /// When the watch has caught up with it: until then nothing can be told, not even what is paid for.
+    Stale {
+        /// Who has paid for the look that came too early, and so has for the next one.
+        paid: Option<Purse>,
+        /// The watch may be silent.
+        at_the_latest: Duration,
+    },
 }
 
 /// Where looks are asked for. Nobody listens while this replica does not lead; when it takes over it looks at every token
@@ -55,7 +62,10 @@ impl Looks {
 
     /// Uses of this token were persisted, and a write was set aside for showing them.
     pub fn ask_reserved(&self, namespace: &str, token: &str) {
-        self.tell(|queue| queue.ask_reserved(name(namespace, token)));
+        let kept = self.tell(|queue| queue.ask_reserved(name(namespace, token)));
+        if kept != Some(true) {
+            self.budget.charge(Purse::Uses, -1, Instant::now());
+        }
     }
 
     /// Something happened that may concern every token.
@@ -68,11 +78,10 @@ impl Looks {
         self.tell(|queue| queue.sweep_namespace(namespace));
     }
 
-    fn tell(&self, what: impl FnOnce(&mut Queue)) {
-        if let Some(queue) = self.queue.lock().as_mut() {
-            what(queue);
-            self.changed.notify_one();
-        }
+    fn tell<T>(&self, what: impl FnOnce(&mut Queue) -> T) -> Option<T> {
+        let told = what(self.queue.lock().as_mut()?);
+        self.changed.notify_one();
+        Some(told)
     }
 
     /// The next token to look at, as the store has it.
@@ -85,7 +94,7 @@ impl Looks {
                 let affordable = queue.in_line() > 0 && self.budget.when(Purse::News, now) <= now;
                 queue.next(now, affordable, || self.store.state())?
             };
-            if turn.paid == Some(Purse::News) {
+            if turn.is_charged {
                 self.budget.charge(Purse::News, 1, now);
             }
             let (namespace, name) = (&*turn.token.0, &*turn.token.1);
@@ -101,15 +110,24 @@ impl Looks {
     }
 
     fn done(&self, token: &Name, next: Next) {
+        let now = Instant::now();
         let at = match next {
             Next::OnChange | Next::InLine(None) => None,
-            Next::After(pause) | Next::InLine(Some(pause)) => Some(Instant::now() + pause),
+            Next::After(pause) | Next::InLine(Some(pause)) | Next::Stale { at_the_latest: pause, .. } => {
+                Some(now + pause)
+            }
         };
+        let mut unused = None;
         if let Some(queue) = self.queue.lock().as_mut() {
-            if matches!(next, Next::InLine(_)) {
-                queue.line_up(token);
+            match next {
+                Next::InLine(_) => queue.line_up(token),
+                Next::Stale { paid: Some(purse), .. } => unused = queue.keep(token, purse),
+                _ => {}
             }
             queue.done(token, at);
+        }
+        if let Some(purse) = unused {
+            self.budget.charge(purse, -1, now);
         }
     }
 
@@ -133,7 +151,7 @@ impl Looks {
         let mut running = JoinSet::new();
         loop {
             while !over.is_cancelled() && running.len() < concurrency {
-                let Some((Turn { token, paid }, kept)) = self.next() else { break };
+                let Some((Turn { token, paid, .. }, kept)) = self.next() else { break };
                 let context = context.clone();
                 running.spawn(async move { (token, look(kept, paid, context).await) });
             }

@@ -47,6 +47,8 @@ pub struct Turn {
     pub token: Name,
     /// Who has paid for telling news of it, if anybody.
     pub paid: Option<Purse>,
+    /// It is to be paid for now.
+    pub is_charged: bool,
 }
 
 /// Who waits behind, in turns.
@@ -67,8 +69,8 @@ struct Entry {
     timer: Option<Instant>,
     /// Where it stands in the line of those that have news to tell.
     line: Option<u64>,
-    /// The ledger has set a write aside for it.
-    reserved: bool,
+    /// Who has paid for its next look already.
+    paid: Option<Purse>,
 }
 
 impl Entry {
@@ -126,10 +128,25 @@ impl Queue {
         self.enter(token, Lane::Asked);
     }
 
-    /// The ledger has persisted uses of this token, and set a write aside for showing them.
-    pub fn ask_reserved(&mut self, token: Name) {
-        self.entries.entry(token.clone()).or_default().reserved = true;
+    /// The ledger has persisted uses of this token, and set a write aside for showing them. False if one was set aside before:
+    /// then this one is not needed.
+    pub fn ask_reserved(&mut self, token: Name) -> bool {
+        let paid = &mut self.entries.entry(token.clone()).or_default().paid;
+        let is_first = paid.is_none();
+        paid.get_or_insert(Purse::Uses);
         self.enter(token, Lane::Asked);
+        is_first
+    }
+
+    /// This token, which is being looked at, could not use what was paid: its next look may. Returns what is to be given back.
+    pub fn keep(&mut self, token: &Name, purse: Purse) -> Option<Purse> {
+        match self.entries.get_mut(token) {
+            Some(Entry { paid: paid @ None, .. }) => {
+                *paid = Some(purse);
+                None
+            }
+            _ => Some(purse),
+        }
     }
 
     /// This token, which is being looked at, has news to tell.
@@ -181,8 +198,9 @@ impl Queue {
             };
             if let Some((token, paid)) = turn {
                 self.turns += u32::from(!behind);
-                let reserved = self.start(&token);
-                return Some(Turn { paid: reserved.or(paid), token });
+                let before = self.start(&token);
+                let is_charged = before.is_none() && paid.is_some();
+                return Some(Turn { paid: before.or(paid), is_charged, token });
             }
             behind = !behind;
         }
@@ -313,7 +331,7 @@ impl Queue {
         if let Some(at) = entry.timer.take() {
             self.timers.remove(&(at, token.clone()));
         }
-        std::mem::take(&mut entry.reserved).then_some(Purse::Uses)
+        entry.paid.take()
     }
 }
 

@@ -75,16 +75,13 @@ pub struct Context {
 pub async fn reconcile(kept: Arc<Kept>, paid: Option<Purse>, context: &Context) -> Result<Next, Error> {
     let token: ApiToken = kept.read()?;
     drop(kept);
+    if token.metadata.deletion_timestamp.is_none() && context.memory.is_stale(&token) {
+        // The watch will bring our own write back; until then this object is history.
+        return Ok(Next::Stale { paid, at_the_latest: CATCH_UP });
+    }
     let bill = Bill::new(paid, &context.budget);
     if token.metadata.deletion_timestamp.is_some() {
         return Ok(Next::OnChange);
-    }
-    if context.memory.is_stale(&token) {
-        // The watch will bring our own write back; until then this object is history. Who has paid keeps a place in line.
-        return Ok(match paid {
-            Some(_) => Next::InLine(Some(CATCH_UP)),
-            None => Next::After(CATCH_UP),
-        });
     }
     let mut look = Look::new(token, bill, context);
     let result = look.run().await;

@@ -168,10 +168,35 @@ fn a_write_that_the_ledger_set_aside_is_for_the_next_look() {
     assert!(queue.entries.is_empty());
 }
 
+#[test]
+fn what_came_too_early_is_not_looked_at_at_once_and_pays_once() {
+    let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(5));
+    let mut queue = swept(1, now);
+    queue.ask(called(0));
+    let token = looked(&mut queue, now, store(1)).expect("it waits");
+    queue.line_up(&token);
+    queue.done(&token, None);
+    let turn = queue.next(now, true, store(1)).expect("it is affordable");
+    assert_eq!((turn.paid, turn.is_charged), (Some(Purse::News), true));
+    // The watch lags behind what was written last.
+    assert_eq!(queue.keep(&token, Purse::News), None);
+    queue.done(&token, Some(later));
+    assert_eq!(queue.next(now, true, store(1)), None, "a loop until the watch catches up");
+    assert!(!queue.ask_reserved(called(0)), "one is enough");
+    let turn = queue.next(now, true, store(1)).expect("the watch has caught up");
+    assert_eq!((turn.paid, turn.is_charged), (Some(Purse::News), false));
+    assert_eq!(queue.keep(&token, Purse::News), None);
+    assert_eq!(queue.keep(&token, Purse::Uses), Some(Purse::Uses), "given back");
+    queue.done(&token, Some(later));
+    assert_eq!(queue.next(later, false, store(1)).expect("in any case").paid, Some(Purse::News));
+    queue.done(&token, None);
+    assert!(queue.entries.is_empty());
+}
+
 proptest! {
     /// Whatever happens: nobody waits twice, nobody is forgotten, and there are no more looks than reasons for one.
     #[test]
-    fn looks_are_bounded_by_what_happens(acts in proptest::collection::vec((0_u8..8, 0_usize..12), 1..300)) {
+    fn looks_are_bounded_by_what_happens(acts in proptest::collection::vec((0_u8..9, 0_usize..12), 1..300)) {
         const TOKENS: usize = 12;
         let mut now = Instant::now();
         let mut queue = Queue::default();
@@ -186,6 +211,7 @@ proptest! {
                 3 => now += Duration::from_secs(1),
                 5 => if let Some(token) = running.first() { queue.line_up(token); reasons += 1; },
                 6 => { queue.ask_reserved(called(number)); reasons += 1; }
+                7 => if let Some(token) = running.first() { queue.keep(token, Purse::News); },
                 4 => if !running.is_empty() {
                     let token = running.swap_remove(number % running.len());
                     let next = (number % 2 == 0).then(|| now + Duration::from_secs(2));
