@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use std::hint::black_box;
 use tokenward::api::ApiToken;
-use tokenward::controller::kept::Kept;
+use tokenward::controller::kept::Guarded;
 use tokenward::domain::directory::Directory;
 use tokenward::domain::lifecycle;
 use tokenward::domain::plan::{Observed, SecretView, Settings, Step, plan};
@@ -123,7 +123,7 @@ fn benches(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("store");
     let (kept, _) = settled(json!({"rotation": {"every": "720h", "overlap": "24h"}}), now);
-    let kept = Kept::new(&kept).unwrap();
+    let Guarded { kept, .. } = serde_json::from_value(serde_json::to_value(&kept).unwrap()).unwrap();
     group.bench_function("read", |bencher| bencher.iter(|| black_box(&kept).read::<ApiToken>()));
     group.finish();
 

@@ -340,8 +340,8 @@ fn resident(process: u32) -> u64 {
     line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
 }
 
-/// As many as the chart's defaults allow, each with half a head: others are answered, and it fits into 60 % of the chart's limit of
-/// memory.
+/// As many as the chart's defaults allow, each with half a head: others are answered, it fits into 60 % of the chart's limit of
+/// memory, and it is given back when they are gone.
 #[test]
 fn half_open_connections_fit_into_the_charts_memory() {
     const LIMIT: u64 = 256;
@@ -378,6 +378,16 @@ fn half_open_connections_fit_into_the_charts_memory() {
     let full = resident(process);
     println!("{} half open: {rest} MiB, then {full} MiB; others answered in {:?}", open.len(), took[25]);
     assert!(full <= LIMIT * 60 / 100, "{full} MiB of {LIMIT}");
+    drop(open);
+    let began = Instant::now();
+    let given_back = std::iter::repeat_with(|| {
+        std::thread::sleep(Duration::from_millis(500));
+        answered();
+        resident(process)
+    });
+    let left = given_back.take(120).find(|left| *left <= rest * 3 / 2);
+    println!("given back to {left:?} MiB after {:?}", began.elapsed());
+    assert!(left.is_some(), "{} MiB are kept", resident(process));
 }
 
 #[test]

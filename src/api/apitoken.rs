@@ -222,7 +222,7 @@ pub struct ExpirySpec {
     pub after: Option<String>,
 
     /// Time at which it ends, RFC 3339. A later time revives an expired token with a new credential.
-    #[x_kube(validation = Rule::new("self < timestamp('9000-01-01T00:00:00Z')").message("write a time before the year 9000; a token without spec.expiry never ends"))]
+    #[x_kube(validation = Rule::new("self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('9000-01-01T00:00:00Z')").message("write a time from the year 1970 to 8999; a token without spec.expiry never ends"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
 }

@@ -115,11 +115,14 @@ fn outcome<T>(result: &Result<T, Error>) -> &'static str {
     result.as_ref().map_or_else(Error::category, |_| "ok")
 }
 
+/// What kubectl leaves behind: the whole declaration once more.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// Drops what no decision needs and every copy would carry.
-pub fn slim(meta: &mut ObjectMeta) {
+fn slim(meta: &mut ObjectMeta) {
     meta.managed_fields = None;
     if let Some(annotations) = &mut meta.annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        annotations.remove(LAST_APPLIED);
     }
 }
 

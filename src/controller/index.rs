@@ -79,20 +79,31 @@ impl<K: Eq + Hash + Clone, V: PartialEq> Mirror<K, V> {
     }
 }
 
-/// The Secrets that carry our label.
+/// The Secrets that carry our label: of each namespace served, or of all. A list of one says nothing of another.
 #[derive(Debug)]
-pub struct SecretIndex(RwLock<(Mirror<Key, SecretEntry>, Progress)>);
+pub struct SecretIndex(HashMap<String, RwLock<(Mirror<Key, SecretEntry>, Progress)>>);
 
-impl Default for SecretIndex {
-    fn default() -> Self {
-        Self(RwLock::new((Mirror::new(), Progress::default())))
-    }
-}
+/// Where those of all namespaces are: no namespace is called so.
+const ALL: &str = "";
 
 impl SecretIndex {
-    /// Applies a watch event. Returns the ApiTokens (namespace and name) that it concerns.
-    pub fn apply(&self, event: Event<ObjectMeta>) -> Vec<Key> {
-        let mut inner = self.0.write();
+    /// For these namespaces; none: for all.
+    pub fn new(namespaces: &[String]) -> Self {
+        let part = |namespace: String| (namespace, RwLock::new((Mirror::new(), Progress::default())));
+        match namespaces {
+            [] => Self([part(ALL.to_owned())].into()),
+            some => Self(some.iter().cloned().map(part).collect()),
+        }
+    }
+
+    fn part(&self, namespace: &str) -> Option<&RwLock<(Mirror<Key, SecretEntry>, Progress)>> {
+        self.0.get(namespace).or_else(|| self.0.get(ALL))
+    }
+
+    /// Applies an event of the watch of `namespace`, or of all. Returns the ApiTokens (namespace and name) that it concerns.
+    pub fn apply(&self, namespace: Option<&str>, event: Event<ObjectMeta>) -> Vec<Key> {
+        let Some(part) = self.part(namespace.unwrap_or(ALL)) else { return Vec::new() };
+        let mut inner = part.write();
         let (mirror, progress) = &mut *inner;
         let event = map_event(event, |meta| {
             let version = meta.resource_version.unwrap_or_default();
@@ -119,12 +130,12 @@ impl SecretIndex {
 
     /// The Secret of this name, if it is one of ours.
     pub fn get(&self, key: &Key) -> Option<SecretEntry> {
-        self.0.read().0.current.get(key).cloned()
+        self.part(&key.0)?.read().0.current.get(key).cloned()
     }
 
-    /// How far the watch has come.
-    pub fn progress(&self) -> Progress {
-        self.0.read().1
+    /// How far the watch of this namespace has come.
+    pub fn progress(&self, namespace: &str) -> Progress {
+        self.part(namespace).map(|part| part.read().1).unwrap_or_default()
     }
 }
 
@@ -204,24 +215,34 @@ mod tests {
 
     #[test]
     fn a_list_replaces_what_was_known_and_names_who_is_concerned() {
-        let index = SecretIndex::default();
-        assert_eq!(index.apply(Event::Apply(secret("a", "5", "token-a"))), [key("token-a")]);
-        assert_eq!(index.apply(Event::Apply(secret("a", "5", "token-a"))), Vec::<Key>::new());
-        assert!(index.apply(Event::Init).is_empty());
-        assert!(index.apply(Event::InitApply(secret("b", "7", "token-b"))).is_empty());
+        let index = SecretIndex::new(&[]);
+        assert_eq!(index.apply(None, Event::Apply(secret("a", "5", "token-a"))), [key("token-a")]);
+        assert_eq!(index.apply(None, Event::Apply(secret("a", "5", "token-a"))), Vec::<Key>::new());
+        assert!(index.apply(None, Event::Init).is_empty());
+        assert!(index.apply(None, Event::InitApply(secret("b", "7", "token-b"))).is_empty());
         assert!(index.get(&key("a")).is_some(), "the old view serves until the list is complete");
-        let mut concerned = index.apply(Event::InitDone);
+        let mut concerned = index.apply(None, Event::InitDone);
         concerned.sort();
         assert_eq!(concerned, [key("token-a"), key("token-b")]);
         assert!(index.get(&key("a")).is_none());
-        assert_eq!(index.progress(), Progress { lists: 1, highest: 7 });
+        assert_eq!(index.progress("ns"), Progress { lists: 1, highest: 7 });
+    }
+
+    #[test]
+    fn a_list_of_one_namespace_says_nothing_of_another() {
+        let index = SecretIndex::new(&["ns".into(), "other".into()]);
+        index.apply(Some("ns"), Event::Apply(secret("a", "5", "token-a")));
+        index.apply(Some("other"), Event::Init);
+        assert!(index.apply(Some("other"), Event::InitDone).is_empty());
+        assert!(index.get(&key("a")).is_some());
+        assert_eq!((index.progress("ns").lists, index.progress("other").lists), (0, 1));
     }
 
     #[test]
     fn a_change_of_owner_concerns_both() {
-        let index = SecretIndex::default();
-        index.apply(Event::Apply(secret("a", "5", "old")));
-        let mut concerned = index.apply(Event::Apply(secret("a", "6", "new")));
+        let index = SecretIndex::new(&[]);
+        index.apply(None, Event::Apply(secret("a", "5", "old")));
+        let mut concerned = index.apply(None, Event::Apply(secret("a", "6", "new")));
         concerned.sort();
         assert_eq!(concerned, [key("new"), key("old")]);
     }

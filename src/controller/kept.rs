@@ -8,8 +8,10 @@ use std::borrow::Cow;
 
 use kube::Resource;
 use kube::api::ObjectMeta;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
+use super::execute::LAST_APPLIED;
 use crate::api::ApiToken;
 
 /// An ApiToken, folded up.
@@ -21,13 +23,8 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Folds `token` up, all of it.
-    pub fn new(token: &ApiToken) -> serde_json::Result<Self> {
-        let json = serde_json::to_vec(token)?.into_boxed_slice();
-        Ok(Self { json, ..Self::gone(&token.metadata) })
-    }
-
     /// One of which no more is known than that it was there.
+    #[cfg(test)]
     pub fn gone(metadata: &ObjectMeta) -> Self {
         let metadata = ObjectMeta {
             namespace: metadata.namespace.clone(),
@@ -59,40 +56,97 @@ impl Kept {
     }
 }
 
-/// To the store and the queue it is an ApiToken.
-impl Resource for Kept {
-    type DynamicType = ();
-    type Scope = <ApiToken as Resource>::Scope;
+/// An ApiToken as the watch takes it in.
+///
+/// Its author may have written what no client can read, where the definition does not forbid it: a time of the year 0 in another
+/// zone, which the API server serves as one of the year -1. Of such a one it is still known which ApiToken it is and what it has
+/// published, and it breaks the watch of no other. `metadata.managedFields` is used by nobody here and dropped unread.
+#[derive(Clone, Debug)]
+pub struct Guarded {
+    /// It.
+    pub kept: Kept,
+    /// Why it cannot be acted on, if so.
+    pub flaw: Option<String>,
+}
 
-    fn kind((): &()) -> Cow<'_, str> {
-        ApiToken::kind(&())
-    }
+/// What says which one it is.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    uid: Option<String>,
+}
 
-    fn group((): &()) -> Cow<'_, str> {
-        ApiToken::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        ApiToken::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        ApiToken::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+impl<'de> Deserialize<'de> for Guarded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let mut object = Value::deserialize(deserializer)?;
+        let metadata = object.get_mut("metadata").ok_or_else(|| D::Error::missing_field("metadata"))?;
+        if let Value::Object(metadata) = metadata {
+            metadata.remove("managedFields");
+            if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
+                annotations.remove(LAST_APPLIED);
+            }
+        }
+        let Named { namespace, name, uid } = Named::deserialize(&*metadata).map_err(D::Error::custom)?;
+        let flaw = ApiToken::deserialize(&object).err().map(|error| error.to_string());
+        let metadata = ObjectMeta { namespace, name, uid, ..ObjectMeta::default() };
+        let json = serde_json::to_vec(&object).map_err(D::Error::custom)?.into_boxed_slice();
+        Ok(Self { kept: Kept { metadata, json }, flaw })
     }
 }
 
+/// To the watch, the store and the queue these are ApiTokens.
+macro_rules! an_api_token {
+    ($type:ty, $($metadata:ident).+) => {
+        impl Resource for $type {
+            type DynamicType = ();
+            type Scope = <ApiToken as Resource>::Scope;
+
+            fn kind((): &()) -> Cow<'_, str> {
+                ApiToken::kind(&())
+            }
+
+            fn group((): &()) -> Cow<'_, str> {
+                ApiToken::group(&())
+            }
+
+            fn version((): &()) -> Cow<'_, str> {
+                ApiToken::version(&())
+            }
+
+            fn plural((): &()) -> Cow<'_, str> {
+                ApiToken::plural(&())
+            }
+
+            fn meta(&self) -> &ObjectMeta {
+                &self.$($metadata).+
+            }
+
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.$($metadata).+
+            }
+        }
+    };
+}
+
+an_api_token!(Kept, metadata);
+an_api_token!(Guarded, kept.metadata);
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::api::{ApiTokenSpec, ApiTokenStatus};
+
+    /// As the watch takes it in.
+    fn taken(token: &Value) -> Guarded {
+        serde_json::from_value(token.clone()).expect("whatever is in it")
+    }
 
     #[test]
     fn what_was_folded_up_unfolds_to_the_same() {
@@ -103,8 +157,26 @@ mod tests {
         token.metadata.resource_version = Some("7".into());
         token.metadata.labels = Some([("team".to_owned(), "payments".to_owned())].into());
         token.status = Some(ApiTokenStatus { health: Some("Healthy".into()), ..Default::default() });
-        let kept = Kept::new(&token).expect("folded");
+        let Guarded { kept, flaw } = taken(&serde_json::to_value(&token).unwrap());
         assert_eq!((kept.namespace(), kept.name(), kept.uid()), ("shop", "orders", "u-1"));
-        assert_eq!(kept.read::<ApiToken>().expect("unfolded"), token);
+        assert_eq!((kept.read::<ApiToken>().expect("unfolded"), flaw), (token, None));
+    }
+
+    #[test]
+    fn what_nobody_can_read_is_still_known_by_name() {
+        for time in ["-0001-12-31T10:00:00Z", "10000-01-01T13:59:59Z", "soon"] {
+            let mut token = json!({
+                "apiVersion": "tokenward.dev/v1alpha1", "kind": "ApiToken", "spec": {},
+                "metadata": {"namespace": "shop", "name": "t", "uid": "u", "managedFields": [{"time": time}],
+                    "annotations": {LAST_APPLIED: "{}"}},
+            });
+            let Guarded { kept, flaw } = taken(&token);
+            assert_eq!((kept.uid(), flaw), ("u", None), "{time}");
+            let read = kept.read::<ApiToken>().unwrap().metadata;
+            assert!(read.managed_fields.is_none() && read.annotations.unwrap().is_empty());
+            token["metadata"]["deletionTimestamp"] = json!(time);
+            let Guarded { kept, flaw } = taken(&token);
+            assert_eq!((kept.name(), flaw.is_some()), ("t", time != "-0001-12-31T10:00:00Z"), "{time}");
+        }
     }
 }

@@ -175,7 +175,8 @@ impl Looks {
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                     Err(_) => {}
                 },
-                () = self.changed.notified(), if has_room => {}
+                // Also without room: what waits is shown all the same.
+                () = self.changed.notified(), if !over.is_cancelled() => {}
                 () = due => {}
                 () = over.cancelled(), if !over.is_cancelled() => {}
             }

@@ -104,7 +104,7 @@ pub struct Controller {
 
 impl Controller {
     /// Puts a controller together; nothing is sent before [`Controller::run`]. Readiness is told through `readiness`,
-    /// which waits for [`watches::SYNCED`].
+    /// which waits for [`watches::awaited`].
     pub fn new(
         options: Options,
         client: Client,
@@ -114,7 +114,7 @@ impl Controller {
         readiness: watch::Sender<Readiness>,
         usage: Usage,
     ) -> Self {
-        let secrets = Arc::new(SecretIndex::default());
+        let secrets = Arc::new(SecretIndex::new(&options.namespaces));
         let namespaces = Arc::new(NamespaceIndex::new(&options.settings.ownership));
         let memory = Arc::new(Memory::default());
         let (announcer, publisher) = events::channel(client.clone(), &options.identity, metrics.clone());

@@ -216,7 +216,7 @@ impl<'a> Look<'a> {
         Self {
             context,
             bill,
-            secret: context.memory.view(&token, found.as_ref(), context.secrets.progress()),
+            secret: context.memory.view(&token, found.as_ref(), context.secrets.progress(token.namespace())),
             in_hand: context.memory.in_hand(token.uid()),
             token,
             refusal: None,
@@ -276,7 +276,7 @@ impl<'a> Look<'a> {
         match step {
             Step::Wait { .. } => Ok(true),
             Step::ReadSecret => {
-                let seen = self.context.secrets.progress();
+                let seen = self.context.secrets.progress(self.token.namespace());
                 match self.context.executor.read_secret(&self.token).await {
                     Ok(Some(secret)) => {
                         let answered = self.context.memory.answer(&self.token, &secret);
@@ -288,7 +288,7 @@ impl<'a> Look<'a> {
                 Ok(true)
             }
             Step::Deliver { desired, precondition } => {
-                let seen = self.context.secrets.progress();
+                let seen = self.context.secrets.progress(self.token.namespace());
                 match self.context.executor.apply_secret(&self.token, &desired, &precondition).await {
                     Ok(secret) => {
                         let credential = desired.credential().to_owned();

@@ -1,6 +1,7 @@
 //! The watches of one scope: ApiTokens in full, Secrets and Namespaces by metadata only. They run in every replica, so
 //! that a standby knows the world already when it takes over.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,6 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta};
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher as watch_objects;
@@ -20,15 +20,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, warn};
 
-use super::execute::slim;
 use super::glimpse::Glimpse;
 use super::index::{NamespaceIndex, SecretIndex};
-use super::kept::Kept;
+use super::kept::{Guarded, Kept};
 use super::looks::Looks;
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::world;
-use crate::api::{ApiToken, keys};
+use crate::api::keys;
 use crate::domain::directory::Directory;
 use crate::domain::ports::{Clock, News};
 use crate::platform::budget;
@@ -37,7 +36,12 @@ use crate::platform::watching::resilient;
 use crate::platform::words;
 
 /// Names that readiness is told by.
-pub const SYNCED: [&str; 3] = ["apitokens", "secrets", "namespaces"];
+const SYNCED: [&str; 3] = ["apitokens", "secrets", "namespaces"];
+
+/// What readiness waits for: each watch of each of these namespaces; without any, each watch of all.
+pub fn awaited(namespaces: &[String]) -> impl Iterator<Item = &'static str> {
+    std::iter::repeat_n(SYNCED, namespaces.len().max(1)).flatten()
+}
 
 /// Objects asked for at once: while a page is taken apart it takes ten times its size in memory.
 const PAGE: u32 = 50;
@@ -65,6 +69,21 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Told when the first lists are complete.
     pub readiness: watch::Sender<Readiness>,
+}
+
+/// Says once that a watch has its first list.
+struct First(Option<(watch::Sender<Readiness>, &'static str)>);
+
+impl First {
+    fn of(shared: &Shared, name: &'static str) -> Self {
+        Self(Some((shared.readiness.clone(), name)))
+    }
+
+    fn done(&mut self) {
+        if let Some((readiness, name)) = self.0.take() {
+            Readiness::synced(&readiness, name);
+        }
+    }
 }
 
 /// One namespace, or all of them, with its store of ApiTokens.
@@ -159,65 +178,56 @@ async fn watch_tokens(
     mut writer: Writer<Kept>,
     looks: Arc<Looks>,
 ) {
-    let api = scoped::<DeserializeGuard<ApiToken>>(&shared, namespace.as_deref());
-    let store = writer.as_reader();
+    let api = scoped::<Guarded>(&shared, namespace.as_deref());
     let mut events = Box::pin(resilient(
         watch_objects(api, watcher::Config::default().page_size(PAGE)),
         "apitokens",
         &shared.metrics.process,
     ));
+    let mut listed = HashSet::new();
+    let mut first = First::of(&shared, SYNCED[0]);
     while let Some(event) = events.next().await {
-        let Some(event) = understood(event, &shared.metrics) else { continue };
-        // First: whoever finds a token in the store finds its digests among those that are taken.
+        // First: whoever finds a token in the store finds its digests among those that are taken. Those of one that cannot be
+        // understood stay taken.
         world::follow(&shared.world, &event);
+        if let Event::InitApply(token) = &event {
+            listed.insert(token.kept.uid().to_owned());
+        }
+        let Some(event) = understood(event, &shared.metrics) else { continue };
         writer.apply_watcher_event(&event);
         match &event {
             Event::Apply(token) => looks.ask(token.namespace(), token.name()),
             Event::Delete(token) => shared.memory.forget(token.uid()),
-            Event::Init | Event::InitApply(_) => {}
+            Event::Init => listed.clear(),
+            Event::InitApply(_) => {}
             Event::InitDone => {
-                let uids = store.state().iter().map(|token| token.uid().to_owned()).collect();
+                let uids = std::mem::take(&mut listed);
                 shared.memory.listed(namespace.as_deref(), &uids);
                 world::listed(&shared.world, namespace.as_deref(), &uids);
-                Readiness::synced(&shared.readiness, SYNCED[0]);
+                first.done();
                 looks.ask_all();
             }
         }
     }
 }
 
-/// The event with what no decision needs removed. An object that does not parse is treated as absent: it is not acted
-/// on, and it does not stall the others.
-fn understood(event: Event<DeserializeGuard<ApiToken>>, metrics: &Metrics) -> Option<Event<Kept>> {
-    let parse = |guard: DeserializeGuard<ApiToken>| {
-        let (metadata, error) = match guard.0 {
-            Ok(mut token) => {
-                slim(&mut token.metadata);
-                match Kept::new(&token) {
-                    Ok(kept) => return (true, kept),
-                    Err(error) => (token.metadata, error.to_string()),
-                }
-            }
-            Err(invalid) => (invalid.metadata, invalid.error),
-        };
-        let kept = Kept::gone(&metadata);
-        let (namespace, name) = (kept.namespace(), kept.name());
-        error!(namespace, name, error, "ApiToken cannot be understood and is left alone");
-        metrics.process.watch_errors.inc([SYNCED[0]]);
-        (false, kept)
+/// For the store. An object that cannot be understood is not in it: it is not acted on, and it does not stall the others.
+fn understood(event: Event<Guarded>, metrics: &Metrics) -> Option<Event<Kept>> {
+    let sound = |Guarded { kept, flaw }: Guarded| match flaw {
+        None => Ok(kept),
+        Some(error) => {
+            let (namespace, name) = (kept.namespace(), kept.name());
+            error!(namespace, name, error, "ApiToken cannot be understood and is left alone");
+            metrics.process.watch_errors.inc([SYNCED[0]]);
+            Err(kept)
+        }
     };
     match event {
         Event::Init => Some(Event::Init),
         Event::InitDone => Some(Event::InitDone),
-        Event::InitApply(guard) => match parse(guard) {
-            (true, token) => Some(Event::InitApply(token)),
-            (false, _) => None,
-        },
-        Event::Apply(guard) => match parse(guard) {
-            (true, token) => Some(Event::Apply(token)),
-            (false, token) => Some(Event::Delete(token)),
-        },
-        Event::Delete(guard) => Some(Event::Delete(parse(guard).1)),
+        Event::InitApply(token) => sound(token).ok().map(Event::InitApply),
+        Event::Apply(token) => Some(sound(token).map_or_else(Event::Delete, Event::Apply)),
+        Event::Delete(token) => Some(Event::Delete(token.kept)),
     }
 }
 
@@ -226,13 +236,14 @@ async fn watch_secrets(shared: Shared, namespace: Option<String>, looks: Arc<Loo
     // By a label of our own domain, and whatever its value: labels that are everybody's are changed by everybody.
     let config = watcher::Config::default().page_size(PAGE).labels(keys::TOKEN);
     let mut events = Box::pin(resilient(watch_objects(api, config), "secrets", &shared.metrics.process));
+    let mut first = First::of(&shared, SYNCED[1]);
     while let Some(event) = events.next().await {
         let listed = matches!(event, Event::InitDone);
-        for (namespace, name) in shared.secrets.apply(metadata(event)) {
+        for (namespace, name) in shared.secrets.apply(namespace.as_deref(), metadata(event)) {
             looks.ask(&namespace, &name);
         }
         if listed {
-            Readiness::synced(&shared.readiness, SYNCED[1]);
+            first.done();
         }
     }
 }
@@ -244,17 +255,19 @@ async fn watch_namespaces(shared: Shared, looks: Arc<Looks>) {
         "namespaces",
         &shared.metrics.process,
     ));
+    let mut first = First::of(&shared, SYNCED[2]);
     while let Some(event) = events.next().await {
         let listed = matches!(event, Event::InitDone);
         shared.namespaces.apply(metadata(event)).iter().for_each(|changed| looks.ask_namespace(changed));
         if listed {
-            Readiness::synced(&shared.readiness, SYNCED[2]);
+            first.done();
         }
     }
 }
 
 async fn poll_namespace(shared: Shared, name: String, looks: Arc<Looks>) {
     let api = Api::<Namespace>::all(shared.client.clone());
+    let mut first = First::of(&shared, SYNCED[2]);
     let mut ticks = interval(NAMESPACE_POLL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -267,7 +280,7 @@ async fn poll_namespace(shared: Shared, name: String, looks: Arc<Looks>) {
             // Owners are then looked for on the ApiToken alone: an inconvenience, no reason not to be ready.
             Err(error) => warn!(namespace = name, error = words::of(&error), "Namespace not read"),
         }
-        Readiness::synced(&shared.readiness, SYNCED[2]);
+        first.done();
     }
 }
 

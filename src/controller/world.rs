@@ -8,7 +8,7 @@ use kube::runtime::watcher::Event;
 use parking_lot::RwLock;
 use serde::Deserialize;
 
-use super::kept::Kept;
+use super::kept::{Guarded, Kept};
 use crate::domain::directory::{Claimant, Directory, Published, print_of};
 use crate::domain::token::CredentialId;
 
@@ -54,14 +54,15 @@ impl Credential {
 }
 
 /// Takes in what the watch says of one ApiToken.
-pub fn follow(world: &RwLock<Directory>, event: &Event<Kept>) {
+pub fn follow(world: &RwLock<Directory>, event: &Event<Guarded>) {
     match event {
-        Event::Apply(token) | Event::InitApply(token) => match token.read::<Glance>() {
-            Ok(glance) => apply(world, token, &glance),
-            // Folded up by us: it cannot be.
-            Err(error) => tracing::error!(%error, "ApiToken in the store cannot be read"),
-        },
-        Event::Delete(token) => world.write().remove(token.uid()),
+        Event::Apply(Guarded { kept, .. }) | Event::InitApply(Guarded { kept, .. }) => {
+            // What it published before stays its own where not even its status can be read.
+            if let Ok(glance) = kept.read::<Glance>() {
+                apply(world, kept, &glance);
+            }
+        }
+        Event::Delete(token) => world.write().remove(token.kept.uid()),
         Event::Init | Event::InitDone => {}
     }
 }
@@ -99,14 +100,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::ApiToken;
 
-    fn token(namespace: &str, name: &str, ids: &[&str]) -> Kept {
+    fn token(namespace: &str, name: &str, ids: &[&str]) -> Guarded {
         let credential = |id: &&str| {
             json!({"id": id, "digest": "sha256:0", "state": "Active", "issuedAt": "2026-01-01T00:00:00Z",
                 "lastUsedAt": "2026-01-02T00:00:00Z"})
         };
-        let token: ApiToken = serde_json::from_value(json!({
+        serde_json::from_value(json!({
             "apiVersion": "tokenward.dev/v1alpha1", "kind": "ApiToken",
             "metadata": {"namespace": namespace, "name": name, "uid": format!("uid-{name}"),
                 "creationTimestamp": "2026-01-01T00:00:00Z"},
@@ -117,8 +117,7 @@ mod tests {
                     "endedAt": "2026-01-01T00:00:00Z"}],
             },
         }))
-        .unwrap();
-        Kept::new(&token).unwrap()
+        .unwrap()
     }
 
     fn id(text: &str) -> CredentialId {
@@ -135,6 +134,20 @@ mod tests {
         let known: Vec<_> = published.iter().map(|one| (one.id, one.current, one.shown)).collect();
         let used = (id("aaaaaaaaaa"), true, Some(1_767_312_000));
         assert_eq!(known, [used, (id("zzzzzzzzzz"), false, None)]);
+    }
+
+    #[test]
+    fn one_that_cannot_be_understood_keeps_its_digests() {
+        let world = RwLock::default();
+        let sound = token("shop", "orders", &["aaaaaaaaaa"]);
+        follow(&world, &Event::Apply(sound.clone()));
+        let mut object: serde_json::Value = sound.kept.read().unwrap();
+        object["spec"] = json!("not what the definition says");
+        let flawed: Guarded = serde_json::from_value(object).unwrap();
+        assert!(flawed.flaw.is_some());
+        follow(&world, &Event::Apply(flawed));
+        let world = world.read();
+        assert_eq!(world.token("uid-orders").map(|(_, published)| published.len()), Some(2));
     }
 
     #[test]

@@ -4,8 +4,10 @@
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use croner::Cron;
+use chrono::{DateTime, Datelike as _, Utc};
+use croner::errors::CronError;
+use croner::parser::{CronParser, Seconds, Year};
+use croner::{Cron, CronComponent};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
@@ -22,6 +24,9 @@ pub const MIN_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_EARLY: Duration = Duration::from_secs(3600);
 /// A cron schedule is followed late by at most a tenth of the gap to its next firing and at most this.
 const MAX_LATE: Duration = Duration::from_secs(300);
+/// A schedule that does not fire for so long counts as one that never does: the most that a calendar asks for is 40 years, for
+/// 29 February on one day of the week. It bounds the search for a firing, which each look makes.
+const MAX_YEARS: i32 = 41;
 /// `Expiring` is said a tenth of the lifetime ahead, and at most this.
 const MAX_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 
@@ -158,8 +163,9 @@ impl Rotation {
             Some(Rhythm::Cron { cron, zone }) => {
                 // Late, never early: a schedule opens a maintenance window, and a rotation ahead of the firing would
                 // find the same firing still ahead of it and rotate twice.
-                let fires = next_firing(cron, *zone, issued_at)?;
-                let gap = next_firing(cron, *zone, fires)?.duration_since(fires).unsigned_abs();
+                let cron = soon(cron, issued_at)?;
+                let fires = next_firing(&cron, *zone, issued_at)?;
+                let gap = next_firing(&cron, *zone, fires)?.duration_since(fires).unsigned_abs();
                 let late = spread(uid, id, (gap / 10).min(MAX_LATE));
                 later(fires, late, "spec.rotation.schedule").map(Some)
             }
@@ -235,8 +241,24 @@ fn at_least_a_minute(field: &'static str, text: &str) -> Result<Duration, Schedu
 }
 
 fn parse_cron(text: &str) -> Result<Cron, ScheduleError> {
-    Cron::from_str(text)
-        .map_err(|error| ScheduleError::Cron { found: text.to_owned(), why: error.to_string() })
+    // A field for seconds would rotate each second.
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+    parser.parse(text).map_err(|error| bad_cron(text, error))
+}
+
+fn bad_cron(text: &str, why: impl ToString) -> ScheduleError {
+    ScheduleError::Cron { found: text.to_owned(), why: why.to_string() }
+}
+
+/// The schedule, searched for firings in the next [`MAX_YEARS`] only.
+fn soon(cron: &Cron, from: Timestamp) -> Result<Cron, ScheduleError> {
+    let failed = |error: CronError| bad_cron(cron.pattern.as_str(), error);
+    let year = DateTime::<Utc>::from_timestamp(from.as_second(), 0).map_or(0, |from| from.year());
+    let last = u16::try_from(year.saturating_add(MAX_YEARS)).unwrap_or(0);
+    let mut cron = cron.clone();
+    cron.pattern.years = CronComponent::new(1, last, 0, 0);
+    cron.pattern.years.parse("*").map_err(failed)?;
+    Ok(cron)
 }
 
 fn parse_zone(text: &str) -> Result<chrono_tz::Tz, ScheduleError> {
@@ -246,9 +268,9 @@ fn parse_zone(text: &str) -> Result<chrono_tz::Tz, ScheduleError> {
 fn next_firing(cron: &Cron, zone: chrono_tz::Tz, after: Timestamp) -> Result<Timestamp, ScheduleError> {
     let out_of_range = || ScheduleError::OutOfRange { field: "spec.rotation.schedule" };
     let after = DateTime::<Utc>::from_timestamp(after.as_second(), 0).ok_or_else(out_of_range)?;
-    let firing = cron.find_next_occurrence(&after.with_timezone(&zone), false).map_err(|_| {
-        ScheduleError::Cron { found: cron.pattern.to_string(), why: "never fires".to_owned() }
-    })?;
+    let firing = cron
+        .find_next_occurrence(&after.with_timezone(&zone), false)
+        .map_err(|_| bad_cron(cron.pattern.as_str(), "never fires"))?;
     Timestamp::from_second(firing.timestamp()).map_err(|_| out_of_range())
 }
 
@@ -309,6 +331,22 @@ mod tests {
     fn a_time_that_the_clocks_skip_still_fires() {
         let fires = due(&cron("30 2 29 3 *", Some("Europe/Berlin")), "2026-03-28T12:00:00Z");
         assert_eq!(fires.to_string()[..10], *"2026-03-29");
+    }
+
+    #[test]
+    fn the_rarest_schedule_fires_and_none_fires_within_a_minute() {
+        // 29 February 2096 and 2104 frame a century without a leap year.
+        for (schedule, issued, fires) in [
+            ("0 0 29 2 *", "2096-03-01T00:00:00Z", "2104-02-29"),
+            ("0 0 29 2 +WED", "2072-03-01T00:00:00Z", "2112-02-29"),
+        ] {
+            let due = Rotation::parse(Some(&cron(schedule, None))).unwrap().due("u", "c", time(issued));
+            assert_eq!(due.map(|due| due.unwrap().to_string()[..10].to_owned()), Ok(fires.to_owned()));
+        }
+        for seconds in ["* * * * * *", "*/5 0 3 * * SUN", "0 0 3 * * SUN 2030"] {
+            let refused = Rotation::parse(Some(&cron(seconds, None))).unwrap_err().to_string();
+            assert!(refused.contains("five cron fields"), "{refused}");
+        }
     }
 
     #[test]

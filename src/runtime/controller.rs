@@ -63,7 +63,7 @@ pub async fn run(args: ControllerArgs, checked: Checked, overseer: Handle) -> Re
     );
 
     let released = CancellationToken::new();
-    let (readiness, ready) = Readiness::channel(watches::SYNCED);
+    let (readiness, ready) = Readiness::channel(watches::awaited(&args.namespaces.0));
     let (leader, elector) = if args.leader_elect {
         let namespace = environment::lease_namespace(args.lease_namespace.as_deref(), &client);
         // A client's connections belong to the runtime that it was made on.

@@ -287,15 +287,19 @@ impl Server {
         if let Ok(place) = places.clone().try_acquire_owned() {
             return Some(place);
         }
-        // Who has sent nothing yet makes room for who may.
-        if self.crowd.push_out() {
-            self.meter.refused("crowded");
-        }
         if reminder.is_due() {
             let (listener, limit) = (self.meter.listener, self.limits.connections);
             tracing::warn!(listener, limit, "as many connections as allowed; more have to wait");
         }
-        places.clone().acquire_owned().await.ok()
+        loop {
+            // Who has sent nothing yet makes room for who may, and who idles for who waits.
+            if self.crowd.push_out() {
+                self.meter.refused("crowded");
+            }
+            if let Ok(place) = tokio::time::timeout(crowd::IDLE, places.clone().acquire_owned()).await {
+                return place.ok();
+            }
+        }
     }
 
     async fn connection<S, B>(
@@ -373,8 +377,7 @@ impl Server {
         let timed = service_fn({
             let pace = pace.clone();
             move |request: Request<Incoming>| {
-                newcomer.settle();
-                let busy = pace.begin(request.version());
+                let busy = (newcomer.request(), pace.begin(request.version()));
                 let answer = service.call(request);
                 async move {
                     let mut answer = pin!(answer);

@@ -110,6 +110,28 @@ fn a_secret_that_no_watch_shows_is_looked_at_once_a_minute() {
     });
 }
 
+/// Its Secret need not be read any more, so that no look is ever made up for.
+#[test]
+fn a_token_that_ends_while_no_watch_shows_its_secret_comes_to_rest() {
+    for change in [json!({"spec": {"suspend": true}}), json!({"spec": {"expiry": {"after": "2h"}}})] {
+        virtually(async {
+            let hide = |secret: &mut Value| {
+                if let Some(labels) = secret["metadata"]["labels"].as_object_mut() {
+                    labels.remove(keys::TOKEN);
+                }
+            };
+            let world = issued_through(hide).await;
+            world.people.edit(SHOP, "orders", change.clone()).await.unwrap();
+            world.pass(hours(3)).await;
+            assert!(!says(&world, ConditionType::Ready).starts_with("True"), "{change}: it has ended");
+            let before = world.reconciles();
+            world.pass(hours(1)).await;
+            let looks = world.reconciles() - before;
+            assert!(looks <= 61, "{change}: {looks} looks in an hour");
+        });
+    }
+}
+
 #[test]
 fn many_secrets_that_no_watch_shows_share_a_budget_of_looks() {
     virtually(async {

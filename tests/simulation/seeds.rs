@@ -12,7 +12,7 @@ use tokenward::testkit::world::story::{Kind, Outcome, tell};
 /// Stories of each kind in an ordinary test run. A month takes seconds; `make soak` tells thousands.
 fn ordinary(kind: Kind) -> u64 {
     match kind {
-        Kind::Month => 4,
+        Kind::Month => 60,
         Kind::Duel => 200,
     }
 }

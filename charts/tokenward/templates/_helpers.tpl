@@ -198,8 +198,9 @@ namespaceSelector:
 {{- if le $renew $retry }}
 {{- fail (printf "controller.leaderElection.renewDeadline (%s) must be longer than retryPeriod (%s): a leader has to try at least twice" .leaderElection.renewDeadline .leaderElection.retryPeriod) }}
 {{- end }}
-{{- if le (int .terminationGracePeriodSeconds) (include "tokenward.seconds" .shutdownGrace | int) }}
-{{- fail (printf "controller.terminationGracePeriodSeconds (%d) must be longer than shutdownGrace (%s): otherwise the kubelet kills the process in the middle of it" (int .terminationGracePeriodSeconds) .shutdownGrace) }}
+{{- $stop := add (include "tokenward.seconds" .shutdownGrace | int) 8 }}
+{{- if le (int64 .terminationGracePeriodSeconds) $stop }}
+{{- fail (printf "controller.terminationGracePeriodSeconds (%d) must be longer than shutdownGrace and 8 s together (%d s), the second for giving up the Lease: otherwise the kubelet kills the process in the middle of it" (int .terminationGracePeriodSeconds) $stop) }}
 {{- end }}
 {{- end }}
 {{- if include "tokenward.ledger.enabled" . }}
@@ -221,9 +222,9 @@ namespaceSelector:
 {{- if ne (len ($ports | uniq)) 3 }}
 {{- fail (printf "gate.httpPort (%d), gate.grpcPort (%d) and gate.adminPort (%d) must differ" (int .httpPort) (int .grpcPort) (int .adminPort)) }}
 {{- end }}
-{{- $stop := add (include "tokenward.seconds" .shutdownGrace | int | mul 2) (int .drainDelaySeconds) }}
+{{- $stop := add (include "tokenward.seconds" .shutdownGrace | int | mul 2) (int .drainDelaySeconds) 4 }}
 {{- if le (int64 .terminationGracePeriodSeconds) $stop }}
-{{- fail (printf "gate.terminationGracePeriodSeconds (%d) must be longer than drainDelaySeconds and twice shutdownGrace together (%d s), once for requests and once for the last reports: otherwise the kubelet kills the process in the middle of it" (int .terminationGracePeriodSeconds) $stop) }}
+{{- fail (printf "gate.terminationGracePeriodSeconds (%d) must be longer than drainDelaySeconds, twice shutdownGrace and 4 s together (%d s), once for requests and once for the last reports: otherwise the kubelet kills the process in the middle of it" (int .terminationGracePeriodSeconds) $stop) }}
 {{- end }}
 {{- with .denyWhenStaleFor }}
 {{- if lt (include "tokenward.seconds" . | int) 90 }}

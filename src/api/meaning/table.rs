@@ -190,6 +190,11 @@ pub const KEYS: &[Row<Key>] = &[
         "https://github.com/mittwald/kubernetes-replicator/blob/master/README.md",
     ),
     row(
+        Key::Domain("olli.com"),
+        "makes Olli's replicator copy the Secret into, or from, other namespaces",
+        "https://github.com/olli-ai/k8s-replicator/blob/master/README.md",
+    ),
+    row(
         Key::Domain("emberstack.com"),
         "makes Reflector copy the Secret into, or from, other namespaces",
         "https://github.com/emberstack/kubernetes-reflector/blob/main/README.md",

@@ -1,42 +1,112 @@
-//! Connections that have not sent a request yet.
+//! The connections of a listener, and which of them goes when there is no place left.
 //!
-//! They cost nothing to open, so that whoever wants to can take every place there is and keep it for the time a head may take. So
-//! they hold theirs only until somebody else needs it: the oldest goes first. A proxy sends its request as it connects.
+//! A connection costs nothing to open, so that whoever wants to can take every place there is and keep it for the time a head may
+//! take, or, with one request, for the time a connection may idle. So they hold theirs only until somebody else needs it: first
+//! the oldest that has sent nothing yet, then the one that has idled longest. A proxy sends its request as it connects, and
+//! connects again where an idle connection was closed. Nobody goes with a request under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// Who has idled for less stays: a proxy may be about to send the next one. So often the idle are looked for, too.
+pub const IDLE: Duration = Duration::from_secs(1);
+/// So many idle ones are found in one search, which looks at all.
+const FOUND: usize = 256;
+
 /// All of one listener. Its size is that of the listener's places.
-#[derive(Debug, Default)]
-pub struct Crowd(Mutex<Inner>);
+#[derive(Debug)]
+pub struct Crowd {
+    epoch: Instant,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
     next: u64,
-    waiting: BTreeMap<u64, CancellationToken>,
+    waiting: BTreeMap<u64, Arc<Guest>>,
+    settled: HashMap<u64, Arc<Guest>>,
+    /// Found idle: since when, in milliseconds, and who; the longest last.
+    idle: Vec<(u64, u64)>,
+    searched: Option<Instant>,
+}
+
+impl Default for Crowd {
+    fn default() -> Self {
+        Self { epoch: Instant::now(), inner: Mutex::default() }
+    }
 }
 
 impl Crowd {
     /// One more.
     pub fn enter(self: &Arc<Self>) -> Newcomer {
-        let mut inner = self.0.lock();
-        let (number, out) = (inner.next, CancellationToken::new());
+        let guest = Arc::<Guest>::default();
+        let mut inner = self.inner.lock();
+        let number = inner.next;
         inner.next += 1;
-        inner.waiting.insert(number, out.clone());
-        Newcomer { crowd: self.clone(), number, out, settled: AtomicBool::new(false) }
+        inner.waiting.insert(number, guest.clone());
+        Newcomer { crowd: self.clone(), number, guest, settled: AtomicBool::new(false) }
     }
 
-    /// Has the oldest go, if there is one.
+    /// Has the one go that is missed least, if anybody can.
     pub fn push_out(&self) -> bool {
-        let oldest = self.0.lock().waiting.pop_first();
-        oldest.is_some_and(|(_, out)| {
-            out.cancel();
+        let now = self.now();
+        let mut inner = self.inner.lock();
+        let guest = match inner.waiting.pop_first() {
+            Some((_, guest)) => Some(guest),
+            None => inner.longest_idle(now),
+        };
+        guest.is_some_and(|guest| {
+            guest.out.cancel();
             true
         })
+    }
+
+    /// Milliseconds.
+    fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Inner {
+    fn longest_idle(&mut self, now: u64) -> Option<Arc<Guest>> {
+        if self.idle.is_empty() && self.searched.is_none_or(|at| at.elapsed() >= IDLE) {
+            self.searched = Some(Instant::now());
+            let long_ago = now.saturating_sub(IDLE.as_millis() as u64);
+            let since = |(number, guest): (&u64, &Arc<Guest>)| guest.idle().map(|since| (since, *number));
+            let mut idle: Vec<_> =
+                self.settled.iter().filter_map(since).filter(|(since, _)| *since <= long_ago).collect();
+            idle.sort_unstable();
+            idle.truncate(FOUND);
+            idle.reverse();
+            self.idle = idle;
+        }
+        while let Some((since, number)) = self.idle.pop() {
+            if self.settled.get(&number).is_some_and(|guest| guest.idle() == Some(since)) {
+                return self.settled.remove(&number);
+            }
+        }
+        None
+    }
+}
+
+/// One connection, as far as the crowd is concerned.
+#[derive(Debug, Default)]
+struct Guest {
+    out: CancellationToken,
+    requests: AtomicU32,
+    /// When the last request ended, in milliseconds.
+    since: AtomicU64,
+}
+
+impl Guest {
+    fn idle(&self) -> Option<u64> {
+        (self.requests.load(Ordering::Acquire) == 0).then(|| self.since.load(Ordering::Relaxed))
     }
 }
 
@@ -45,28 +115,46 @@ impl Crowd {
 pub struct Newcomer {
     crowd: Arc<Crowd>,
     number: u64,
-    out: CancellationToken,
+    guest: Arc<Guest>,
     settled: AtomicBool,
 }
 
 impl Newcomer {
-    /// It has sent a request: nobody pushes it out any more.
-    pub fn settle(&self) {
+    /// It has sent a request, which is under way until the answer is dropped.
+    pub fn request(self: &Arc<Self>) -> Busy {
+        self.guest.requests.fetch_add(1, Ordering::Relaxed);
         // Once for each request, so without the lock where that was done before.
         if !self.settled.load(Ordering::Relaxed) && !self.settled.swap(true, Ordering::Relaxed) {
-            self.crowd.0.lock().waiting.remove(&self.number);
+            let mut inner = self.crowd.inner.lock();
+            if let Some(guest) = inner.waiting.remove(&self.number) {
+                inner.settled.insert(self.number, guest);
+            }
         }
+        Busy(self.clone())
     }
 
     /// Ready when it has to go.
     pub async fn pushed_out(&self) {
-        self.out.cancelled().await;
+        self.guest.out.cancelled().await;
     }
 }
 
 impl Drop for Newcomer {
     fn drop(&mut self) {
-        self.settle();
+        let mut inner = self.crowd.inner.lock();
+        inner.waiting.remove(&self.number);
+        inner.settled.remove(&self.number);
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct Busy(Arc<Newcomer>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.guest.since.store(self.0.crowd.now(), Ordering::Relaxed);
+        self.0.guest.requests.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -74,18 +162,45 @@ impl Drop for Newcomer {
 mod tests {
     use super::*;
     use futures::FutureExt as _;
+    use tokio::time::advance;
 
-    #[test]
-    fn the_oldest_that_has_sent_nothing_goes_first() {
+    fn gone(newcomer: &Newcomer) -> bool {
+        newcomer.pushed_out().now_or_never().is_some()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_that_has_sent_nothing_goes_first() {
         let crowd = Arc::new(Crowd::default());
-        let [first, second, third] = [(); 3].map(|()| crowd.enter());
-        let gone = |newcomer: &Newcomer| newcomer.pushed_out().now_or_never().is_some();
-        first.settle();
+        let [first, second, third] = [(); 3].map(|()| Arc::new(crowd.enter()));
+        drop(first.request());
         assert!(crowd.push_out());
         assert_eq!([gone(&first), gone(&second), gone(&third)], [false, true, false]);
         drop(third);
-        assert!(!crowd.push_out(), "nobody is left who could go");
+        assert!(!crowd.push_out(), "the only one left has just sent a request");
         drop((first, second));
-        assert!(crowd.0.lock().waiting.is_empty());
+        let inner = crowd.inner.lock();
+        assert!(inner.waiting.is_empty() && inner.settled.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn then_the_one_that_has_idled_longest_goes_and_nobody_with_a_request_under_way() {
+        let crowd = Arc::new(Crowd::default());
+        let [first, second, third] = [(); 3].map(|()| Arc::new(crowd.enter()));
+        let under_way = first.request();
+        for settled in [&third, &second] {
+            drop(settled.request());
+            advance(IDLE).await;
+        }
+        assert!(crowd.push_out());
+        assert_eq!([gone(&first), gone(&second), gone(&third)], [false, false, true]);
+        // It has been found idle, and is so no more.
+        drop(second.request());
+        assert!(!crowd.push_out());
+        advance(IDLE).await;
+        assert!(crowd.push_out() && gone(&second));
+        assert!(!crowd.push_out() && !gone(&first));
+        drop(under_way);
+        advance(IDLE).await;
+        assert!(crowd.push_out() && gone(&first));
     }
 }

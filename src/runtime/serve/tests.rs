@@ -328,6 +328,24 @@ async fn who_has_sent_nothing_makes_room() {
     assert!(refused(&running.meter, "crowded") >= 137);
 }
 
+/// All places are taken by connections that have sent one request each, and send no more.
+#[tokio::test]
+async fn who_idles_makes_room_for_who_waits() {
+    let running = running(Limits { connections: 8, ..Limits::default() }, None).await;
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(running.address).await.expect("connected");
+        ask(&mut stream, GET).await;
+        idle.push(stream);
+    }
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(running.address).await.expect("connected");
+        assert!(ask(&mut stream, GET).await.starts_with("HTTP/1.1 200"));
+        idle.push(stream);
+    }
+    assert_eq!(refused(&running.meter, "crowded"), 4);
+}
+
 #[tokio::test]
 async fn ten_thousand_connections_are_served() {
     // Both ends of each are in this process.

@@ -92,7 +92,7 @@ impl Replica {
             (Handle::always(), None)
         };
         let leadership = handle.leadership.clone();
-        let (readiness, ready) = Readiness::channel(watches::SYNCED);
+        let (readiness, ready) = Readiness::channel(watches::awaited(&[]));
         let budget = budget::Shared::new(Pace::default().writes_per_second);
         let (ledger, usage) = match start.exchange {
             Some(exchange) => {
