@@ -5,6 +5,9 @@ ARG RUST_VERSION=1.95.0
 
 FROM rust:${RUST_VERSION}-slim-bookworm AS build
 WORKDIR /src
+# What builds jemalloc. Its pages are at least the kernel's: 64 KiB on some arm64.
+RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
+ARG TARGETARCH
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY src src
 # Cargo wants to see the declared bench and test targets; they are not built.
@@ -12,7 +15,8 @@ COPY benches benches
 COPY tests tests
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin tokenward \
+    if [ "$TARGETARCH" = arm64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi \
+    && cargo build --release --locked --bin tokenward \
     && cp target/release/tokenward /tokenward
 
 # glibc, libgcc and the certificate authorities; no shell.

@@ -81,7 +81,9 @@ impl<K: Eq + Hash + Clone, V: PartialEq> Mirror<K, V> {
 
 /// The Secrets that carry our label: of each namespace served, or of all. A list of one says nothing of another.
 #[derive(Debug)]
-pub struct SecretIndex(HashMap<String, RwLock<(Mirror<Key, SecretEntry>, Progress)>>);
+pub struct SecretIndex(HashMap<String, Part>);
+
+type Part = RwLock<(Mirror<Key, SecretEntry>, Progress)>;
 
 /// Where those of all namespaces are: no namespace is called so.
 const ALL: &str = "";
@@ -96,7 +98,7 @@ impl SecretIndex {
         }
     }
 
-    fn part(&self, namespace: &str) -> Option<&RwLock<(Mirror<Key, SecretEntry>, Progress)>> {
+    fn part(&self, namespace: &str) -> Option<&Part> {
         self.0.get(namespace).or_else(|| self.0.get(ALL))
     }
 

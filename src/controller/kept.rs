@@ -17,7 +17,7 @@ use crate::api::ApiToken;
 /// An ApiToken, folded up.
 #[derive(Clone, Debug)]
 pub struct Kept {
-    /// Namespace, name and uid; nothing else.
+    /// Namespace, name and uid, and for the watch, which follows it, the resourceVersion; nothing else.
     metadata: ObjectMeta,
     json: Box<[u8]>,
 }
@@ -33,6 +33,12 @@ impl Kept {
             ..ObjectMeta::default()
         };
         Self { metadata, json: Box::default() }
+    }
+
+    /// For the store, which has no use for the resourceVersion.
+    pub fn without_version(mut self) -> Self {
+        self.metadata.resource_version = None;
+        self
     }
 
     /// Unfolds it: to an [`ApiToken`], or to as much of one as `T` asks for.
@@ -71,6 +77,7 @@ pub struct Guarded {
 
 /// What says which one it is.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Named {
     #[serde(default)]
     namespace: Option<String>,
@@ -78,6 +85,8 @@ struct Named {
     name: Option<String>,
     #[serde(default)]
     uid: Option<String>,
+    #[serde(default)]
+    resource_version: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Guarded {
@@ -91,9 +100,10 @@ impl<'de> Deserialize<'de> for Guarded {
                 annotations.remove(LAST_APPLIED);
             }
         }
-        let Named { namespace, name, uid } = Named::deserialize(&*metadata).map_err(D::Error::custom)?;
+        let Named { namespace, name, uid, resource_version } =
+            Named::deserialize(&*metadata).map_err(D::Error::custom)?;
         let flaw = ApiToken::deserialize(&object).err().map(|error| error.to_string());
-        let metadata = ObjectMeta { namespace, name, uid, ..ObjectMeta::default() };
+        let metadata = ObjectMeta { namespace, name, uid, resource_version, ..ObjectMeta::default() };
         let json = serde_json::to_vec(&object).map_err(D::Error::custom)?.into_boxed_slice();
         Ok(Self { kept: Kept { metadata, json }, flaw })
     }
@@ -167,16 +177,17 @@ mod tests {
         for time in ["-0001-12-31T10:00:00Z", "10000-01-01T13:59:59Z", "soon"] {
             let mut token = json!({
                 "apiVersion": "tokenward.dev/v1alpha1", "kind": "ApiToken", "spec": {},
-                "metadata": {"namespace": "shop", "name": "t", "uid": "u", "managedFields": [{"time": time}],
+                "metadata": {"namespace": "shop", "name": "t", "uid": "u", "resourceVersion": "7", "managedFields": [{"time": time}],
                     "annotations": {LAST_APPLIED: "{}"}},
             });
             let Guarded { kept, flaw } = taken(&token);
             assert_eq!((kept.uid(), flaw), ("u", None), "{time}");
+            assert_eq!(kept.meta().resource_version.as_deref(), Some("7"), "the watch goes on from there");
             let read = kept.read::<ApiToken>().unwrap().metadata;
             assert!(read.managed_fields.is_none() && read.annotations.unwrap().is_empty());
             token["metadata"]["deletionTimestamp"] = json!(time);
             let Guarded { kept, flaw } = taken(&token);
-            assert_eq!((kept.name(), flaw.is_some()), ("t", time != "-0001-12-31T10:00:00Z"), "{time}");
+            assert_eq!((kept.name(), flaw.is_some()), ("t", true), "{time}");
         }
     }
 }

@@ -220,7 +220,10 @@ impl<'a> Open<'a> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        *self.0.queue.lock() = None;
+        let queue = self.0.queue.lock().take();
+        for purse in queue.iter().flat_map(Queue::unused) {
+            self.0.budget.charge(purse, -1, Instant::now());
+        }
     }
 }
 

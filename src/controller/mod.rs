@@ -169,20 +169,18 @@ impl Controller {
         let listeners = self.scopes.iter().map(Scope::listener).collect();
         background.spawn(watches::pass_on(self.news, listeners));
         let mut leadership = self.leader.leadership.clone();
-        let mut ready = self.shared.readiness.subscribe();
         loop {
-            let term = async {
-                // Deciding on half a list would take present Secrets for missing.
-                let _ = ready.wait_for(Readiness::is_ready).await;
-                leadership.wait_for(|now| now.leading).await.map(|now| now.term).ok()
-            };
+            let term = async { leadership.wait_for(|now| now.leading).await.map(|now| now.term).ok() };
             let Some(Some(term)) = shutdown.run_until_cancelled(term).await else { break };
             info!(term, "leading: reconciling");
             let over = shutdown.child_token();
             let concurrency = usize::from(self.options.concurrency);
-            let looks = futures::future::join_all(
-                self.scopes.iter().map(|scope| scope.looks.run(&self.context, concurrency, &over)),
-            );
+            // Each namespace as soon as it is known: one that is gone, or forbidden, does not hold up the others.
+            let looks = futures::future::join_all(self.scopes.iter().map(async |scope| {
+                if over.run_until_cancelled(scope.synced()).await.is_some() {
+                    scope.looks.run(&self.context, concurrency, &over).await;
+                }
+            }));
             let mut leadership = leadership.clone();
             tokio::select! {
                 // The fence has closed already; dropping what is under way only saves the attempt.

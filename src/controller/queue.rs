@@ -20,6 +20,8 @@ use crate::platform::budget::Purse;
 
 /// So many turns of those that go first, then one of those behind.
 const SHARE: u32 = 8;
+/// Looks that came too early and have been paid for.
+const MAX_KEPT: usize = 16;
 /// Namespaces that may wait to be swept; beyond that all are.
 const MAX_NAMESPACES: usize = 64;
 
@@ -71,6 +73,8 @@ struct Entry {
     line: Option<u64>,
     /// Who has paid for its next look already.
     paid: Option<Purse>,
+    /// That look was made before, too early.
+    kept: bool,
 }
 
 impl Entry {
@@ -99,6 +103,8 @@ pub struct Queue {
     sweep: Vec<Arc<Kept>>,
     wanted: Option<Wanted>,
     arrivals: u64,
+    /// Tokens whose payment is kept.
+    kept: usize,
     /// Turns in a row of those that go first.
     turns: u32,
     behind: [Behind; 3],
@@ -116,6 +122,7 @@ impl Default for Queue {
             sweep: Vec::new(),
             wanted: Some(Wanted::All),
             arrivals: 0,
+            kept: 0,
             turns: 0,
             behind: [Behind::Due, Behind::Line, Behind::Sweep],
         }
@@ -139,14 +146,21 @@ impl Queue {
     }
 
     /// This token, which is being looked at, could not use what was paid: its next look may. Returns what is to be given back.
+    /// Few are kept: while the watch is silent the budget refills, and they would all write at once when it speaks.
     pub fn keep(&mut self, token: &Name, purse: Purse) -> Option<Purse> {
         match self.entries.get_mut(token) {
-            Some(Entry { paid: paid @ None, .. }) => {
-                *paid = Some(purse);
+            Some(entry) if entry.paid.is_none() && self.kept < MAX_KEPT => {
+                (entry.paid, entry.kept) = (Some(purse), true);
+                self.kept += 1;
                 None
             }
             _ => Some(purse),
         }
+    }
+
+    /// What was paid for looks that are not made.
+    pub fn unused(&self) -> impl Iterator<Item = Purse> {
+        self.entries.values().filter_map(|entry| entry.paid)
     }
 
     /// This token, which is being looked at, has news to tell.
@@ -331,6 +345,7 @@ impl Queue {
         if let Some(at) = entry.timer.take() {
             self.timers.remove(&(at, token.clone()));
         }
+        self.kept -= usize::from(std::mem::take(&mut entry.kept));
         entry.paid.take()
     }
 }

@@ -73,13 +73,13 @@ pub struct Context {
 
 /// Brings one ApiToken as far as it can be brought now. `paid`: who has paid for one write of what nobody waits for.
 pub async fn reconcile(kept: Arc<Kept>, paid: Option<Purse>, context: &Context) -> Result<Next, Error> {
+    let mut bill = Bill::new(paid, &context.budget);
     let token: ApiToken = kept.read()?;
     drop(kept);
     if token.metadata.deletion_timestamp.is_none() && context.memory.is_stale(&token) {
         // The watch will bring our own write back; until then this object is history.
-        return Ok(Next::Stale { paid, at_the_latest: CATCH_UP });
+        return Ok(Next::Stale { paid: bill.paid.take(), at_the_latest: CATCH_UP });
     }
-    let bill = Bill::new(paid, &context.budget);
     if token.metadata.deletion_timestamp.is_some() {
         return Ok(Next::OnChange);
     }

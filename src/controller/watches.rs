@@ -71,17 +71,13 @@ pub struct Shared {
     pub readiness: watch::Sender<Readiness>,
 }
 
-/// Says once that a watch has its first list.
-struct First(Option<(watch::Sender<Readiness>, &'static str)>);
+/// Says once that a watch has its first list: for its scope, and for the process.
+struct First(Option<([watch::Sender<Readiness>; 2], &'static str)>);
 
 impl First {
-    fn of(shared: &Shared, name: &'static str) -> Self {
-        Self(Some((shared.readiness.clone(), name)))
-    }
-
     fn done(&mut self) {
-        if let Some((readiness, name)) = self.0.take() {
-            Readiness::synced(&readiness, name);
+        if let Some((both, name)) = self.0.take() {
+            both.iter().for_each(|readiness| Readiness::synced(readiness, name));
         }
     }
 }
@@ -91,6 +87,7 @@ pub struct Scope {
     namespace: Option<String>,
     store: Store<Kept>,
     writer: Option<Writer<Kept>>,
+    ready: watch::Sender<Readiness>,
     /// Where looks at its tokens are asked for, and made.
     pub looks: Arc<Looks>,
 }
@@ -100,7 +97,14 @@ impl Scope {
     pub fn new(namespace: Option<String>, budget: budget::Shared) -> Self {
         let writer = Writer::new(());
         let store = writer.as_reader();
-        Self { namespace, looks: Arc::new(Looks::new(store.clone(), budget)), store, writer: Some(writer) }
+        let looks = Arc::new(Looks::new(store.clone(), budget));
+        let (ready, _) = Readiness::channel(SYNCED);
+        Self { namespace, looks, store, writer: Some(writer), ready }
+    }
+
+    /// Ready when its first lists are complete: deciding on half a list would take present Secrets for missing.
+    pub async fn synced(&self) {
+        let _ = self.ready.subscribe().wait_for(Readiness::is_ready).await;
     }
 
     /// The ApiTokens of this scope.
@@ -111,13 +115,15 @@ impl Scope {
     /// Starts the watches.
     pub fn spawn(&mut self, tasks: &mut JoinSet<()>, shared: &Shared) {
         let looks = || self.looks.clone();
+        let first =
+            |number: usize| First(Some(([self.ready.clone(), shared.readiness.clone()], SYNCED[number])));
         if let Some(writer) = self.writer.take() {
-            tasks.spawn(watch_tokens(shared.clone(), self.namespace.clone(), writer, looks()));
+            tasks.spawn(watch_tokens(shared.clone(), self.namespace.clone(), writer, looks(), first(0)));
         }
-        tasks.spawn(watch_secrets(shared.clone(), self.namespace.clone(), looks()));
+        tasks.spawn(watch_secrets(shared.clone(), self.namespace.clone(), looks(), first(1)));
         match &self.namespace {
-            None => tasks.spawn(watch_namespaces(shared.clone(), looks())),
-            Some(name) => tasks.spawn(poll_namespace(shared.clone(), name.clone(), looks())),
+            None => tasks.spawn(watch_namespaces(shared.clone(), looks(), first(2))),
+            Some(name) => tasks.spawn(poll_namespace(shared.clone(), name.clone(), looks(), first(2))),
         };
     }
 
@@ -177,6 +183,7 @@ async fn watch_tokens(
     namespace: Option<String>,
     mut writer: Writer<Kept>,
     looks: Arc<Looks>,
+    mut first: First,
 ) {
     let api = scoped::<Guarded>(&shared, namespace.as_deref());
     let mut events = Box::pin(resilient(
@@ -185,7 +192,6 @@ async fn watch_tokens(
         &shared.metrics.process,
     ));
     let mut listed = HashSet::new();
-    let mut first = First::of(&shared, SYNCED[0]);
     while let Some(event) = events.next().await {
         // First: whoever finds a token in the store finds its digests among those that are taken. Those of one that cannot be
         // understood stay taken.
@@ -213,30 +219,34 @@ async fn watch_tokens(
 
 /// For the store. An object that cannot be understood is not in it: it is not acted on, and it does not stall the others.
 fn understood(event: Event<Guarded>, metrics: &Metrics) -> Option<Event<Kept>> {
-    let sound = |Guarded { kept, flaw }: Guarded| match flaw {
-        None => Ok(kept),
-        Some(error) => {
+    let kept = |Guarded { kept, flaw }: Guarded| {
+        if let Some(error) = &flaw {
             let (namespace, name) = (kept.namespace(), kept.name());
             error!(namespace, name, error, "ApiToken cannot be understood and is left alone");
             metrics.process.watch_errors.inc([SYNCED[0]]);
-            Err(kept)
         }
+        (kept.without_version(), flaw.is_none())
     };
     match event {
         Event::Init => Some(Event::Init),
         Event::InitDone => Some(Event::InitDone),
-        Event::InitApply(token) => sound(token).ok().map(Event::InitApply),
-        Event::Apply(token) => Some(sound(token).map_or_else(Event::Delete, Event::Apply)),
-        Event::Delete(token) => Some(Event::Delete(token.kept)),
+        Event::InitApply(token) => match kept(token) {
+            (kept, true) => Some(Event::InitApply(kept)),
+            (_, false) => None,
+        },
+        Event::Apply(token) => match kept(token) {
+            (kept, true) => Some(Event::Apply(kept)),
+            (kept, false) => Some(Event::Delete(kept)),
+        },
+        Event::Delete(token) => Some(Event::Delete(token.kept.without_version())),
     }
 }
 
-async fn watch_secrets(shared: Shared, namespace: Option<String>, looks: Arc<Looks>) {
+async fn watch_secrets(shared: Shared, namespace: Option<String>, looks: Arc<Looks>, mut first: First) {
     let api = scoped::<Glimpse<Secret>>(&shared, namespace.as_deref());
     // By a label of our own domain, and whatever its value: labels that are everybody's are changed by everybody.
     let config = watcher::Config::default().page_size(PAGE).labels(keys::TOKEN);
     let mut events = Box::pin(resilient(watch_objects(api, config), "secrets", &shared.metrics.process));
-    let mut first = First::of(&shared, SYNCED[1]);
     while let Some(event) = events.next().await {
         let listed = matches!(event, Event::InitDone);
         for (namespace, name) in shared.secrets.apply(namespace.as_deref(), metadata(event)) {
@@ -248,14 +258,13 @@ async fn watch_secrets(shared: Shared, namespace: Option<String>, looks: Arc<Loo
     }
 }
 
-async fn watch_namespaces(shared: Shared, looks: Arc<Looks>) {
+async fn watch_namespaces(shared: Shared, looks: Arc<Looks>, mut first: First) {
     let api = Api::<Glimpse<Namespace>>::all(shared.client.clone());
     let mut events = Box::pin(resilient(
         watch_objects(api, watcher::Config::default()),
         "namespaces",
         &shared.metrics.process,
     ));
-    let mut first = First::of(&shared, SYNCED[2]);
     while let Some(event) = events.next().await {
         let listed = matches!(event, Event::InitDone);
         shared.namespaces.apply(metadata(event)).iter().for_each(|changed| looks.ask_namespace(changed));
@@ -265,9 +274,8 @@ async fn watch_namespaces(shared: Shared, looks: Arc<Looks>) {
     }
 }
 
-async fn poll_namespace(shared: Shared, name: String, looks: Arc<Looks>) {
+async fn poll_namespace(shared: Shared, name: String, looks: Arc<Looks>, mut first: First) {
     let api = Api::<Namespace>::all(shared.client.clone());
-    let mut first = First::of(&shared, SYNCED[2]);
     let mut ticks = interval(NAMESPACE_POLL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use parking_lot::RwLock;
 use serde::Deserialize;
@@ -23,7 +23,8 @@ struct Glance {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
-    creation_timestamp: Option<Time>,
+    /// Texts where a time is expected: one that nobody can read frees no digest.
+    creation_timestamp: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -39,7 +40,12 @@ struct Credential {
     id: String,
     digest: String,
     state: String,
-    last_used_at: Option<Time>,
+    last_used_at: Option<String>,
+}
+
+/// Unix seconds.
+fn seconds(time: &str) -> Option<i64> {
+    time.parse::<Timestamp>().ok().map(Timestamp::as_second)
 }
 
 impl Credential {
@@ -48,7 +54,7 @@ impl Credential {
             id: CredentialId::parse(&self.id)?,
             print: print_of(&self.digest),
             current: matches!(self.state.as_str(), "Pending" | "Active"),
-            shown: self.last_used_at.as_ref().map(|at| at.0.as_second()),
+            shown: self.last_used_at.as_deref().and_then(seconds),
         })
     }
 }
@@ -85,7 +91,7 @@ pub fn listed(world: &RwLock<Directory>, namespace: Option<&str>, uids: &HashSet
 
 fn apply(world: &RwLock<Directory>, token: &Kept, glance: &Glance) {
     let claimant = Claimant {
-        created: glance.metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_second()),
+        created: glance.metadata.creation_timestamp.as_deref().and_then(seconds).unwrap_or(0),
         uid: token.uid().to_owned(),
         namespace: token.namespace().to_owned(),
         name: token.name().to_owned(),
@@ -143,6 +149,7 @@ mod tests {
         follow(&world, &Event::Apply(sound.clone()));
         let mut object: serde_json::Value = sound.kept.read().unwrap();
         object["spec"] = json!("not what the definition says");
+        object["status"]["credentials"][0]["lastUsedAt"] = json!("-0001-12-31T10:00:00Z");
         let flawed: Guarded = serde_json::from_value(object).unwrap();
         assert!(flawed.flaw.is_some());
         follow(&world, &Event::Apply(flawed));

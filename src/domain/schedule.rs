@@ -163,9 +163,8 @@ impl Rotation {
             Some(Rhythm::Cron { cron, zone }) => {
                 // Late, never early: a schedule opens a maintenance window, and a rotation ahead of the firing would
                 // find the same firing still ahead of it and rotate twice.
-                let cron = soon(cron, issued_at)?;
-                let fires = next_firing(&cron, *zone, issued_at)?;
-                let gap = next_firing(&cron, *zone, fires)?.duration_since(fires).unsigned_abs();
+                let fires = next_firing(cron, *zone, issued_at)?;
+                let gap = next_firing(cron, *zone, fires)?.duration_since(fires).unsigned_abs();
                 let late = spread(uid, id, (gap / 10).min(MAX_LATE));
                 later(fires, late, "spec.rotation.schedule").map(Some)
             }
@@ -250,10 +249,9 @@ fn bad_cron(text: &str, why: impl ToString) -> ScheduleError {
     ScheduleError::Cron { found: text.to_owned(), why: why.to_string() }
 }
 
-/// The schedule, searched for firings in the next [`MAX_YEARS`] only.
-fn soon(cron: &Cron, from: Timestamp) -> Result<Cron, ScheduleError> {
+/// The schedule with firings in the [`MAX_YEARS`] from `year` on only.
+fn soon(cron: &Cron, year: i32) -> Result<Cron, ScheduleError> {
     let failed = |error: CronError| bad_cron(cron.pattern.as_str(), error);
-    let year = DateTime::<Utc>::from_timestamp(from.as_second(), 0).map_or(0, |from| from.year());
     let last = u16::try_from(year.saturating_add(MAX_YEARS)).unwrap_or(0);
     let mut cron = cron.clone();
     cron.pattern.years = CronComponent::new(1, last, 0, 0);
@@ -268,7 +266,7 @@ fn parse_zone(text: &str) -> Result<chrono_tz::Tz, ScheduleError> {
 fn next_firing(cron: &Cron, zone: chrono_tz::Tz, after: Timestamp) -> Result<Timestamp, ScheduleError> {
     let out_of_range = || ScheduleError::OutOfRange { field: "spec.rotation.schedule" };
     let after = DateTime::<Utc>::from_timestamp(after.as_second(), 0).ok_or_else(out_of_range)?;
-    let firing = cron
+    let firing = soon(cron, after.year())?
         .find_next_occurrence(&after.with_timezone(&zone), false)
         .map_err(|_| bad_cron(cron.pattern.as_str(), "never fires"))?;
     Timestamp::from_second(firing.timestamp()).map_err(|_| out_of_range())
@@ -338,7 +336,8 @@ mod tests {
         // 29 February 2096 and 2104 frame a century without a leap year.
         for (schedule, issued, fires) in [
             ("0 0 29 2 *", "2096-03-01T00:00:00Z", "2104-02-29"),
-            ("0 0 29 2 +WED", "2072-03-01T00:00:00Z", "2112-02-29"),
+            ("0 0 29 2 +MON", "2072-03-01T00:00:00Z", "2112-02-29"),
+            ("0 0 29 2 +WED", "2026-01-01T00:00:00Z", "2040-02-29"),
         ] {
             let due = Rotation::parse(Some(&cron(schedule, None))).unwrap().due("u", "c", time(issued));
             assert_eq!(due.map(|due| due.unwrap().to_string()[..10].to_owned()), Ok(fires.to_owned()));

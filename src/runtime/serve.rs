@@ -256,12 +256,20 @@ impl Server {
                     let Some(Some(place)) = place else { break };
                     let newcomer = Arc::new(server.crowd.enter());
                     let shutdown = shutdown.child_token();
+                    let end = shutdown.clone();
                     let connection =
                         server.clone().connection(stream, service.clone(), shutdown, newcomer.clone());
                     connections.spawn(async move {
+                        let mut connection = pin!(connection);
                         tokio::select! {
-                            () = connection => {}
-                            () = newcomer.pushed_out() => {}
+                            () = connection.as_mut() => {}
+                            () = newcomer.pushed_out() => {
+                                // A request may be on its way, an answer not yet read, and HTTP/2 says goodbye.
+                                if newcomer.is_settled() {
+                                    end.cancel();
+                                    connection.await;
+                                }
+                            }
                         }
                         drop(place);
                     });

@@ -193,6 +193,24 @@ fn what_came_too_early_is_not_looked_at_at_once_and_pays_once() {
     assert!(queue.entries.is_empty());
 }
 
+#[test]
+fn few_payments_are_kept_while_the_watch_is_silent() {
+    let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(5));
+    let mut queue = swept(100, now);
+    let mut kept = 0;
+    for number in 0..100 {
+        queue.ask(called(number));
+        let token = looked(&mut queue, now, store(100)).expect("it waits");
+        kept += usize::from(queue.keep(&token, Purse::News).is_none());
+        queue.done(&token, Some(later));
+    }
+    assert_eq!((kept, queue.unused().count()), (MAX_KEPT, MAX_KEPT));
+    while let Some(token) = looked(&mut queue, later, store(100)) {
+        queue.done(&token, None);
+    }
+    assert_eq!((queue.kept, queue.unused().count()), (0, 0));
+}
+
 proptest! {
     /// Whatever happens: nobody waits twice, nobody is forgotten, and there are no more looks than reasons for one.
     #[test]
@@ -211,7 +229,10 @@ proptest! {
                 3 => now += Duration::from_secs(1),
                 5 => if let Some(token) = running.first() { queue.line_up(token); reasons += 1; },
                 6 => { queue.ask_reserved(called(number)); reasons += 1; }
-                7 => if let Some(token) = running.first() { queue.keep(token, Purse::News); },
+                7 => if let Some(token) = running.first() {
+                    let back = queue.keep(token, Purse::News);
+                    prop_assert!(back.is_some() || queue.unused().count() > 0);
+                },
                 4 => if !running.is_empty() {
                     let token = running.swap_remove(number % running.len());
                     let next = (number % 2 == 0).then(|| now + Duration::from_secs(2));

@@ -2,8 +2,8 @@
 //!
 //! A connection costs nothing to open, so that whoever wants to can take every place there is and keep it for the time a head may
 //! take, or, with one request, for the time a connection may idle. So they hold theirs only until somebody else needs it: first
-//! the oldest that has sent nothing yet, then the one that has idled longest. A proxy sends its request as it connects, and
-//! connects again where an idle connection was closed. Nobody goes with a request under way.
+//! the oldest that has sent nothing for a second, then the one that has idled longest, then who has just come. A proxy sends its
+//! request as it connects, and connects again where an idle connection was closed. Who has sent a request leaves in order.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Who has idled for less stays: a proxy may be about to send the next one. So often the idle are looked for, too.
+/// Who came, or was answered, less long ago stays as long as another can go: a proxy may be about to send the next one. So often
+/// the idle are looked for, too.
 pub const IDLE: Duration = Duration::from_secs(1);
 /// So many idle ones are found in one search, which looks at all.
-const FOUND: usize = 256;
+const FOUND: usize = 1_024;
 
 /// All of one listener. Its size is that of the listener's places.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Default for Crowd {
 impl Crowd {
     /// One more.
     pub fn enter(self: &Arc<Self>) -> Newcomer {
-        let guest = Arc::<Guest>::default();
+        let guest = Arc::new(Guest { since: self.now().into(), ..Guest::default() });
         let mut inner = self.inner.lock();
         let number = inner.next;
         inner.next += 1;
@@ -57,10 +58,13 @@ impl Crowd {
     pub fn push_out(&self) -> bool {
         let now = self.now();
         let mut inner = self.inner.lock();
-        let guest = match inner.waiting.pop_first() {
-            Some((_, guest)) => Some(guest),
-            None => inner.longest_idle(now),
+        let oldest = inner.waiting.first_key_value();
+        let guest = match oldest.is_some_and(|(_, oldest)| is_long(oldest.since.load(Ordering::Relaxed), now))
+        {
+            true => None,
+            false => inner.longest_idle(now),
         };
+        let guest = guest.or_else(|| inner.waiting.pop_first().map(|(_, guest)| guest));
         guest.is_some_and(|guest| {
             guest.out.cancel();
             true
@@ -73,14 +77,18 @@ impl Crowd {
     }
 }
 
+/// Whether it is [`IDLE`] from `since` to `now`, both in milliseconds.
+fn is_long(since: u64, now: u64) -> bool {
+    u128::from(now.saturating_sub(since)) >= IDLE.as_millis()
+}
+
 impl Inner {
     fn longest_idle(&mut self, now: u64) -> Option<Arc<Guest>> {
         if self.idle.is_empty() && self.searched.is_none_or(|at| at.elapsed() >= IDLE) {
             self.searched = Some(Instant::now());
-            let long_ago = now.saturating_sub(IDLE.as_millis() as u64);
             let since = |(number, guest): (&u64, &Arc<Guest>)| guest.idle().map(|since| (since, *number));
             let mut idle: Vec<_> =
-                self.settled.iter().filter_map(since).filter(|(since, _)| *since <= long_ago).collect();
+                self.settled.iter().filter_map(since).filter(|(since, _)| is_long(*since, now)).collect();
             idle.sort_unstable();
             idle.truncate(FOUND);
             idle.reverse();
@@ -100,7 +108,7 @@ impl Inner {
 struct Guest {
     out: CancellationToken,
     requests: AtomicU32,
-    /// When the last request ended, in milliseconds.
+    /// When it came, or its last request was answered, in milliseconds.
     since: AtomicU64,
 }
 
@@ -131,6 +139,11 @@ impl Newcomer {
             }
         }
         Busy(self.clone())
+    }
+
+    /// Whether it has sent a request.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Relaxed)
     }
 
     /// Ready when it has to go.
@@ -172,6 +185,7 @@ mod tests {
     async fn the_oldest_that_has_sent_nothing_goes_first() {
         let crowd = Arc::new(Crowd::default());
         let [first, second, third] = [(); 3].map(|()| Arc::new(crowd.enter()));
+        advance(IDLE).await;
         drop(first.request());
         assert!(crowd.push_out());
         assert_eq!([gone(&first), gone(&second), gone(&third)], [false, true, false]);
@@ -180,6 +194,16 @@ mod tests {
         drop((first, second));
         let inner = crowd.inner.lock();
         assert!(inner.waiting.is_empty() && inner.settled.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_just_come_does_not_go_while_others_idle() {
+        let crowd = Arc::new(Crowd::default());
+        let idle: Vec<_> = (0..10).map(|_| Arc::new(crowd.enter())).collect();
+        idle.iter().for_each(|one| drop(one.request()));
+        advance(IDLE).await;
+        let burst: Vec<_> = (0..10).map(|_| (crowd.push_out(), crowd.enter()).1).collect();
+        assert!(idle.iter().all(|one| gone(one)) && !burst.iter().any(gone));
     }
 
     #[tokio::test(start_paused = true)]
@@ -199,6 +223,8 @@ mod tests {
         advance(IDLE).await;
         assert!(crowd.push_out() && gone(&second));
         assert!(!crowd.push_out() && !gone(&first));
+        let fourth = crowd.enter();
+        assert!(crowd.push_out() && gone(&fourth), "who has just come, if nobody else can go");
         drop(under_way);
         advance(IDLE).await;
         assert!(crowd.push_out() && gone(&first));
