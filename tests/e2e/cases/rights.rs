@@ -41,6 +41,40 @@ fn two_namespaces_with_roles_only() {
     });
 }
 
+#[test]
+fn a_namespace_that_is_closed_holds_up_no_other() {
+    own("closed", async |space| {
+        let closed = space.namespace(&format!("{}-closed", space.name), json!({})).await;
+        let open = space.namespace(&format!("{}-open", space.name), json!({})).await;
+        let release =
+            space.release_for(&[&closed.name, &open.name], json!({"controller": {"replicas": 1}})).await;
+        let bindings = Api::<RoleBinding>::namespaced(space.cluster.client.clone(), &closed.name);
+        let name = format!("{}-controller", short(&release.name));
+        bindings.delete(&name, &DeleteParams::default()).await.unwrap();
+        let launch = release.launch().await;
+        let account = format!("system:serviceaccount:{}:{}", launch.namespace, launch.account);
+        let ask = [
+            "auth",
+            "can-i",
+            "list",
+            "apitokens.tokenward.dev",
+            "--namespace",
+            &closed.name,
+            "--as",
+            &account,
+        ];
+        until("it is closed", async || space.kubectl(&ask).await.stdout.starts_with("no").then_some(()))
+            .await;
+
+        let operator = space.start(&launch, "operator").await;
+        open.declare("served", json!({})).await;
+        open.holds_active(&open.ready("served").await).await;
+        inside_repairs(&open).await;
+        let (status, said) = operator.get("/readyz").await.expect("an answer");
+        assert_eq!((status, said.as_str()), (503, "not synced yet: apitokens, secrets\n"));
+    });
+}
+
 async fn inside_repairs(inside: &Space) {
     let before = sole_active(&inside.get("served").await).id.clone();
     inside.secrets().delete("served", &DeleteParams::default()).await.unwrap();
