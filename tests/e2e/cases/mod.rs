@@ -14,6 +14,7 @@ mod process;
 mod proxies;
 mod quiet;
 mod recipes;
+mod recipes_grpc;
 mod removal;
 mod repair;
 mod restore;

@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, RwLock};
 
 pub use cluster::{Cluster, crd_dir};
-pub use command::{Output, command};
+pub use command::{Output, command, root};
 pub use edge::{Edge, replaced, shared_edge};
 pub use operator::{Operator, Signal, binary};
 pub use proxy::{Answer, Kind, Proxy, Upstream, request};
@@ -30,6 +30,7 @@ pub use release::{Content, Release};
 pub use scrape::Scrape;
 pub use space::{Space, credential, is_ready, reason, sole_active};
 pub use tenant::Tenant;
+pub use upstream::MARK;
 pub use wait::{PATIENCE, until, until_within};
 
 /// Tests run on threads of their own; what they share (clients, children, watches) lives on this runtime.
