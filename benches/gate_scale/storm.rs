@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::common::Result;
+use super::common::process::Metrics;
 use super::figures::aim;
 use super::town::Town;
 use super::{Progress, Settings, revocation};
@@ -23,6 +24,11 @@ pub async fn run(town: &mut Town, settings: &Settings, progress: &Progress) -> R
     progress.step("a gate that may not report, and a controller that finds nobody");
     town.start_mute_gate().await?;
     town.start_controller(BUDGET).await?;
+    // A controller that has just started says nothing of use for a minute: a gate may be about to report.
+    let half = settings.tokens as f64 / 2.0;
+    let begun = |metrics: &Metrics| metrics.sum("tokenward_news_waiting", &[]) >= half;
+    town.controller()?.wait(Duration::from_millis(500), begun).await?;
+    progress.step("the storm has begun");
     let wrote = async |town: &Town| -> Result<f64> {
         Ok(town.controller()?.metrics().await?.sum("tokenward_status_writes_total", &[]))
     };
