@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -82,9 +83,12 @@ impl Process {
         Ok(kilobytes * 1024.0)
     }
 
-    /// Kills it: nothing it leaves undone matters here.
+    /// Has it end in order, as on SIGTERM, and waits for that.
     pub async fn stop(mut self) -> Result<()> {
-        self.child.kill().await?;
+        let id =
+            self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).ok_or("it has ended")?;
+        kill_process(id, Signal::TERM)?;
+        self.child.wait().await?;
         Ok(())
     }
 

@@ -24,7 +24,7 @@ pub async fn run(town: &mut Town, settings: &Settings, progress: &Progress) -> R
     progress.step("a gate that may not report, and a controller that finds nobody");
     town.start_mute_gate().await?;
     town.start_controller(BUDGET).await?;
-    // A controller that has just started says nothing of use for a minute: a gate may be about to report.
+    // Each token is looked at before it is known to have something to tell.
     let half = settings.tokens as f64 / 2.0;
     let begun = |metrics: &Metrics| metrics.sum("tokenward_news_waiting", &[]) >= half;
     town.controller()?.wait(Duration::from_millis(500), begun).await?;

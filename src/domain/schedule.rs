@@ -252,9 +252,11 @@ fn bad_cron(text: &str, why: impl ToString) -> ScheduleError {
 /// The schedule with firings in the [`MAX_YEARS`] from `year` on only.
 fn soon(cron: &Cron, year: i32) -> Result<Cron, ScheduleError> {
     let failed = |error: CronError| bad_cron(cron.pattern.as_str(), error);
-    let last = u16::try_from(year.saturating_add(MAX_YEARS)).unwrap_or(0);
+    let bound = |year: i32| u16::try_from(year).unwrap_or(0);
     let mut cron = cron.clone();
-    cron.pattern.years = CronComponent::new(1, last, 0, 0);
+    // In the schedule's zone it may be the year before.
+    cron.pattern.years =
+        CronComponent::new(bound(year.saturating_sub(1)), bound(year.saturating_add(MAX_YEARS)), 0, 0);
     cron.pattern.years.parse("*").map_err(failed)?;
     Ok(cron)
 }

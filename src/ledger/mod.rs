@@ -116,12 +116,13 @@ impl Ledger {
             changed: Notify::new(),
             metrics: metrics.clone(),
         });
-        let legacy = Arc::downgrade(&hall);
+        // Not weakly: the Lease is given back after the ledger has ended, with what it knew then.
+        let legacy = hall.clone();
         let (address, fingerprint) = options.here.unzip();
         let notes = Notes::new(
             BTreeMap::from([(keys::LEDGER_ADDRESS, address), (keys::LEDGER_SHA256, fingerprint)]),
             keys::COVERAGE,
-            Box::new(move |term| legacy.upgrade()?.coverage(term)),
+            Box::new(move |term| legacy.coverage(term)),
         );
         let persister = Persister::new(client, leader.fence.clone(), options.request_timeout, metrics);
         let (news, receiver) = mpsc::channel(NEWS);

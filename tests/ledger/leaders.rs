@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tokenward::domain::coverage::Watched;
+use tokenward::api::keys;
+use tokenward::api::report::Report;
+use tokenward::domain::coverage::{Coverage, Watched};
 use tokenward::domain::ports::Clock as _;
 use tokenward::ledger::Refusal;
 use tokenward::platform::leadership::{Fence, Handle, Leadership};
@@ -146,4 +148,28 @@ async fn an_end_gives_up_at_once_and_loses_nothing_that_was_settled() {
     let ended = tokio::time::timeout(Duration::from_secs(1), &mut process.task).await;
     ended.expect("at once").expect("no panic");
     assert_eq!(gate.send(&process, vec![]).err(), Some(Refusal::NotLeading));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_just_before_the_end_is_handed_down() {
+    let cluster = Cluster::new();
+    let election = Election::new();
+    let process = cluster.elected("first", election.handle.clone());
+    let notes = process.ledger.notes();
+    election.lead(1);
+    seconds(0.1).await;
+    let mut gate = cluster.gate("gate-a");
+    gate.send(&process, vec![]).unwrap();
+    let leaving = Report { leaving: true, ..gate.report(vec![]) };
+    process.ledger.report(leaving).unwrap();
+    // The Lease is given back at the very end, when nothing of the ledger is left.
+    process.stop.cancel();
+    seconds(0.1).await;
+    drop(process);
+    let mut lease = None;
+    notes.write(&mut lease, false, Some(1));
+    let lease = lease.unwrap();
+    let left = Coverage::load(&lease[keys::COVERAGE], cluster.clock.now());
+    assert_eq!(left.names().count(), 0, "nobody waits for a gate that said goodbye: {lease:?}");
+    assert!(lease[keys::COVERAGE].contains("since"), "and it has watched: {lease:?}");
 }

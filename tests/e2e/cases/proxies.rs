@@ -135,7 +135,10 @@ fn spoofs() -> Vec<Vec<(String, String)>> {
     let mut all = Vec::new();
     let mut together = Vec::new();
     for name in IDENTITY {
-        let spellings = [name.to_owned(), name.to_uppercase(), name.replace('-', "_")];
+        // CGI, WSGI, PHP and Rack read each of these as the same variable: RFC 9110 section 5.1 allows them in a name.
+        let aliases = "!#$%&'*+.^_`|~".chars().map(|mark| name.replace('-', &mark.to_string()));
+        let mixed = [name.replacen('-', "_", 1), name.replacen('-', ".", 1)];
+        let spellings = [name.to_owned(), name.to_uppercase()].into_iter().chain(aliases).chain(mixed);
         for spelling in spellings {
             let one = (spelling, "evil".to_owned());
             all.push(vec![one.clone()]);
