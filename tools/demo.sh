@@ -23,7 +23,12 @@ helm() { "$(tool helm)" "$@"; }
 
 # show COMMAND…: the command as a reader would type it, then what it prints.
 show() {
-  printf '\n%s$ %s%s\n' "$BOLD" "$*" "$OFF"
+  local word line=
+  for word in "$@"; do
+    [[ $word == *[\ \{\"]* ]] && word="'$word'"
+    line+=" $word"
+  done
+  printf '\n%s$%s%s\n' "$BOLD" "$line" "$OFF"
   "$@"
 }
 
@@ -289,7 +294,7 @@ what_next() {
   export KUBECONFIG=$RUN/demo.kubeconfig PATH=$(dirname "$(tool kubectl)"):\$PATH
   kubectl explain apitoken.spec.rotation
   kubectl delete secret rotation        # lost: a new credential within a second, and an event that says why
-  kubectl annotate apitoken full tokenward.dev/compromised-at=\$(date -u +%FT%TZ)   # leaked: no overlap
+  kubectl annotate apitoken full --overwrite tokenward.dev/compromised-at=\$(date -u +%FT%TZ)   # leaked: no overlap
   kubectl get apitokens -o wide --watch
   curl -s http://127.0.0.1:$ADMIN_PORT/metrics | grep ^tokenward_
   kubectl get tokenusage rotation -o yaml   # who, how often, with which outcome, by the hour
@@ -299,7 +304,8 @@ what_next() {
 TXT
   cat "$RUN/hints"
   if [[ -n ${DEMO_KUBECONFIG:-} ]]; then
-    note "To end it: make cluster-down stops the operator; in your cluster, delete the namespaces $NAMESPACE and $SYSTEM."
+    note "To end it, in this order: kubectl delete namespace $NAMESPACE; helm uninstall tokenward --namespace $SYSTEM;"
+    note "kubectl delete namespace $SYSTEM; make cluster-down, which stops the operator. The CustomResourceDefinitions stay."
   else
     note "To end it: make cluster-down"
   fi

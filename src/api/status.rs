@@ -183,7 +183,7 @@ pub struct EndedCredential {
     pub digest: String,
     /// How it ended.
     pub state: EndState,
-    /// Why it ended before its deadline, if it did.
+    /// Why it ended before its deadline, where the state does not say it.
     #[schemars(length(max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -7,14 +7,15 @@ use std::collections::BTreeSet;
 use k8s_openapi::jiff::Timestamp;
 
 use super::plan::{SecretView, Step};
-use crate::api::{ApiToken, ApiTokenStatus, ConditionType, Credential, CredentialState};
+use super::requests;
+use crate::api::{ApiToken, ApiTokenStatus, ConditionType, Credential, CredentialState, keys};
 
 /// Whether this step, were it the first for `token`, only tells news, or follows a declaration that somebody else changed:
 /// an operator that lays the Secret out anew, a default, the owner of a Namespace.
 pub fn is_news(token: &ApiToken, secret: &SecretView, step: &Step) -> bool {
     let before = token.status.clone().unwrap_or_default();
     match step {
-        Step::WriteStatus(after) => !somebody_waits(&before, after),
+        Step::WriteStatus(after) => !somebody_waits(&before, after) && !asks_in_vain(token, &before, after),
         // Nobody touched the Secret, nobody edited the ApiToken, and what was delivered works. Where the status leaves open which
         // credential the Secret holds, a rotation may be unfinished, or a forged one be accepted.
         Step::ReadSecret => {
@@ -66,6 +67,19 @@ fn somebody_waits(before: &ApiTokenStatus, after: &ApiTokenStatus) -> bool {
         || !ended(after).is_subset(&ended(before))
 }
 
+/// Whether `after` says something else to whoever annotated the ApiToken with what cannot be honoured: a wrong uid, or one more
+/// mistyped key. Such an edit changes no generation.
+fn asks_in_vain(token: &ApiToken, before: &ApiTokenStatus, after: &ApiTokenStatus) -> bool {
+    let message = |status: &ApiTokenStatus, kind: ConditionType| {
+        status.condition(kind).map(|condition| condition.message.clone())
+    };
+    let differs = |kind: ConditionType| message(before, kind) != message(after, kind);
+    let handled = before.last_handled.as_ref().and_then(|handled| handled.adopt.clone());
+    let asked = requests::value(token, keys::ADOPT);
+    differs(ConditionType::UnknownAnnotation)
+        || (asked.is_some() && asked != handled && differs(ConditionType::Ready))
+}
+
 /// The next time that the status itself names: what waits with news must not sleep through it.
 pub fn next_deadline(token: &ApiToken, now: Timestamp) -> Option<Timestamp> {
     let status = token.status.as_ref()?;
@@ -76,9 +90,11 @@ pub fn next_deadline(token: &ApiToken, now: Timestamp) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
     use serde_json::json;
 
     use super::*;
+    use crate::api::LastHandled;
 
     fn token(states: &[&str]) -> ApiToken {
         let at = "2026-01-01T00:00:00Z";
@@ -93,6 +109,40 @@ mod tests {
             "status": {"observedGeneration": 1, "credentials": credentials, "conditions": [ready]}
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn who_annotates_in_vain_is_answered_and_who_annotates_nothing_waits() {
+        let mut token = token(&["Active"]);
+        let before = token.status.clone().unwrap();
+        let said = |kind: &str, message: &str| {
+            let mut after = before.clone();
+            let ready = after.conditions[0].clone();
+            after.conditions.retain(|condition| condition.type_ != kind);
+            let (type_, message) = (kind.to_owned(), message.to_owned());
+            after.conditions.push(Condition { type_, message, ..ready });
+            Step::WriteStatus(Box::new(after))
+        };
+        let is = |token: &ApiToken, step: &Step| is_news(token, &SecretView::Unseen, step);
+        assert!(is(&token, &said("Ready", "another word")));
+        let Step::WriteStatus(mut broken) = said("Ready", "not in force") else { unreachable!() };
+        broken.conditions[0].status = "False".into();
+        assert!(!is(&token, &Step::WriteStatus(broken)), "a pipeline waits for Ready");
+        let mut known = token.clone();
+        let unknown = serde_json::from_value(json!([before.conditions[0]])).unwrap();
+        known.status.as_mut().unwrap().conditions = unknown;
+        token.metadata.annotations = Some([(keys::ADOPT.to_owned(), "no uid".to_owned())].into());
+        assert!(!is(&token, &said("Ready", "it is not taken over")));
+        let handled = LastHandled { adopt: Some("no uid".into()), ..LastHandled::default() };
+        token.status.as_mut().unwrap().last_handled = Some(handled.clone());
+        let Step::WriteStatus(mut after) = said("Ready", "another word") else { unreachable!() };
+        after.last_handled = Some(handled);
+        assert!(is(&token, &Step::WriteStatus(after)), "a request of long ago");
+
+        let Step::WriteStatus(one) = said("UnknownAnnotation", "one key") else { unreachable!() };
+        let Step::WriteStatus(two) = said("UnknownAnnotation", "two keys") else { unreachable!() };
+        known.status = Some(*one);
+        assert!(!is(&known, &Step::WriteStatus(two)), "a second mistyped key");
     }
 
     #[test]

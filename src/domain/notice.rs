@@ -82,7 +82,7 @@ fn activated(before: &ApiTokenStatus, after: &ApiTokenStatus, notices: &mut Vec<
         }
         Some(Reason::Adopted) => {
             let note = format!(
-                "The status had lost credential {}: it was entered again from Secret {secret}, and none was issued",
+                "Credential {}, which Secret {secret} holds, was entered as it is, and none was issued",
                 active.id
             );
             return notices.push(normal(Reason::Adopted, note));

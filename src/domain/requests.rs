@@ -44,7 +44,7 @@ pub fn ignored(token: &ApiToken, rules: &OwnershipRules) -> Option<String> {
         let unread = !keys::REQUESTS.contains(&key.as_str()) && looks_like_ours(key) && !is_read(key, rules);
         let empty = value.is_empty() && keys::REQUESTS.contains(&key.as_str());
         (unread || empty)
-            .then(|| format!("annotation {}{}", repeated(key), if empty { ", which is empty," } else { "" }))
+            .then(|| format!("annotation {}{}", repeated(key), if empty { " (empty)" } else { "" }))
     });
     let labels = token.metadata.labels.iter().flatten().map(|(key, _)| key);
     let labels = labels.filter(|key| looks_like_ours(key) && !is_read(key, rules));
@@ -58,7 +58,7 @@ pub fn ignored(token: &ApiToken, rules: &OwnershipRules) -> Option<String> {
     let requests = keys::REQUESTS.join(", ");
     (!found.is_empty()).then(|| {
         let found = found.join("; ");
-        format!("Asks for nothing: {found}. A request is one of the annotations {requests}, with a new value such as the current time")
+        format!("Asks for nothing: {found}. A request is one of the annotations {requests}, with a new value such as the current time, or {}, with a Secret's uid", keys::ADOPT)
     })
 }
 
@@ -116,7 +116,7 @@ mod tests {
             assert!(keys::REQUESTS.iter().all(|request| said.contains(request)), "{said}");
             assert!(!said.contains("nobody should read"), "{said}");
         }
-        assert!(said(&[(keys::ROTATE_REQUESTED_AT, "")], &[]).unwrap().contains("which is empty"));
+        assert!(said(&[(keys::ROTATE_REQUESTED_AT, "")], &[]).unwrap().contains("(empty)"));
         assert!(
             said(&[], &[(keys::ROTATE_REQUESTED_AT, "now")]).unwrap().contains("label tokenward.dev/rotate")
         );

@@ -58,7 +58,10 @@ pub enum ScheduleError {
         every: String,
     },
     /// A cron expression that does not parse or never fires.
-    #[error("spec.rotation.schedule: {found:?} {why}: write five cron fields such as \"0 3 * * SUN\"")]
+    #[error(
+        "spec.rotation.schedule: {found:?} {why}: write five cron fields such as \"0 3 * * SUN\" (minute 0-59, hour 0-23, day \
+         1-31, month 1-12, weekday 0-7 or SUN-SAT)"
+    )]
     Cron {
         /// What was found.
         found: String,
@@ -246,7 +249,8 @@ fn parse_cron(text: &str) -> Result<Cron, ScheduleError> {
 }
 
 fn bad_cron(text: &str, why: impl ToString) -> ScheduleError {
-    ScheduleError::Cron { found: text.to_owned(), why: why.to_string() }
+    let why = why.to_string();
+    ScheduleError::Cron { found: text.to_owned(), why: why.trim_end_matches('.').to_owned() }
 }
 
 /// The schedule with firings in the [`MAX_YEARS`] from `year` on only.

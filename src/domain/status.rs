@@ -215,7 +215,12 @@ fn issuing(picture: &Picture<'_>) -> (Reason, String) {
         Some(why @ (Reason::SecretLost | Reason::SecretAltered | Reason::Compromised)) => why,
         _ => Reason::Issuing,
     };
-    (reason, format!("A new credential is on its way into Secret {}", picture.token.secret_name()))
+    let secret = picture.token.secret_name();
+    let message = match picture.minting {
+        Some(Reason::Adopted) => format!("The credential that Secret {secret} holds is being taken over"),
+        _ => format!("A new credential is on its way into Secret {secret}"),
+    };
+    (reason, message)
 }
 
 fn stalled_or_reconciling(picture: &Picture<'_>, usable: bool, suspended: bool) -> Option<Statement> {

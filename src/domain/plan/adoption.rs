@@ -45,7 +45,10 @@ impl Planner<'_> {
             return self.settle_with(Problem::terminal(Reason::SecretConflict, message));
         }
         let uid = read.secret.metadata.uid.as_deref().unwrap_or_default();
-        let asked = self.request(keys::ADOPT).is_some_and(|asked| asked == uid);
+        let request = self.request(keys::ADOPT);
+        let asked = request.as_deref() == Some(uid);
+        // One that was honoured may go on standing there.
+        let astray = request.is_some() && !asked && request != self.handled().adopt;
         match self.strays_token(&read.secret) {
             Ok(token) if asked && (self.is_current(&token) || !self.was_adopted(uid)) => {
                 self.take_over(&token, &read.secret)
@@ -60,9 +63,13 @@ impl Planner<'_> {
                     token.name(),
                     keys::ADOPT
                 );
-                self.leave_alone(&offer, "")
+                self.leave_alone(&offer, if astray { "that is not the uid of this Secret" } else { "" })
             }
-            Err(refusal) => self.leave_alone("", if asked { refusal } else { "" }),
+            Err(refusal) => {
+                // Nobody may have asked; but one that looks like ours may be from a backup.
+                let tells = asked || self.is_labelled(&read.secret);
+                self.leave_alone("", if tells { refusal } else { "" })
+            }
         }
     }
 
@@ -70,11 +77,11 @@ impl Planner<'_> {
         let name = self.observed.token.secret_name();
         let because = match refusal {
             "" => String::new(),
-            refusal => format!("{} is refused, because {refusal}: ", keys::ADOPT),
+            refusal => format!("it is not taken over, because {refusal}: "),
         };
         let message = format!(
             "Secret {name} exists and is not controlled by this ApiToken, so it is left alone: {because}{offer}delete it, or \
-             declare the token under another spec.secret.name"
+             declare another ApiToken, with another spec.secret.name"
         );
         self.settle_with(Problem::terminal(Reason::SecretConflict, message))
     }
@@ -84,7 +91,6 @@ impl Planner<'_> {
         let token = self.observed.token;
         let meta = &secret.metadata;
         let references = meta.owner_references.as_deref().unwrap_or_default();
-        let label = meta.labels.as_ref().and_then(|labels| labels.get(keys::TOKEN));
         let declared = token.spec.secret.clone().unwrap_or_default();
         let refuse = |refused: bool, why| if refused { Err(why) } else { Ok(()) };
         refuse(
@@ -93,7 +99,7 @@ impl Planner<'_> {
         )?;
         refuse(meta.deletion_timestamp.is_some(), "the Secret is being deleted")?;
         refuse(
-            label.map(String::as_str) != Some(token.name()),
+            !self.is_labelled(secret),
             "the Secret does not carry the label tokenward.dev/token with the name of this ApiToken",
         )?;
         refuse(secret.type_.as_deref() != Some(declared.secret_type()), "the Secret is of another type")?;
@@ -117,9 +123,15 @@ impl Planner<'_> {
         )?;
         refuse(
             state.is_none() && self.request(keys::COMPROMISED_AT).is_some(),
-            "the token was declared compromised, and the annotation that says so is still there",
+            "the token was declared compromised, and the annotation tokenward.dev/compromised-at is still there",
         )?;
         Ok(held)
+    }
+
+    /// Whether its label says that it was written for this ApiToken.
+    fn is_labelled(&self, secret: &Secret) -> bool {
+        let label = secret.metadata.labels.as_ref().and_then(|labels| labels.get(keys::TOKEN));
+        label.map(String::as_str) == Some(self.observed.token.name())
     }
 
     /// Whether the status has it as what is, or should be, in the Secret.

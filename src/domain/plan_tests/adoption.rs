@@ -1,7 +1,8 @@
 //! Secrets that nobody controls, taken over with the credential that they hold.
 
 use k8s_openapi::ByteString;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::repair::HOSTILE_TIMES;
@@ -116,7 +117,7 @@ fn published_by_another(world: &mut World) {
 
 #[test]
 fn only_a_secret_that_is_ours_in_every_other_respect_is_taken_over() {
-    let cases: [(&str, fn(&mut World)); 9] = [
+    let cases: [(&str, fn(&mut World)); 10] = [
         ("another object controls", controlled_by_another),
         ("does not carry the label", |world| world.tamper(|secret| secret.metadata.labels = None)),
         ("does not carry the label", |world| labelled(world, "other")),
@@ -129,6 +130,9 @@ fn only_a_secret_that_is_ours_in_every_other_respect_is_taken_over() {
         }),
         ("no token of this installation", |world| world.settings.prefix = Prefix::new("acme").unwrap()),
         ("another ApiToken has published", published_by_another),
+        ("is being deleted", |world| {
+            world.tamper(|secret| secret.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH)));
+        }),
         ("declared compromised", |world| world.annotate(keys::COMPROMISED_AT, "1")),
     ];
     for (why, change) in cases {
@@ -155,6 +159,7 @@ fn another_secrets_uid_takes_nothing_over() {
     world.annotate(keys::ADOPT, "the-uid-of-long-ago");
     assert_eq!(world.reconcile(), "read status blocked(SecretConflict)");
     assert!(message(&world).contains("kubectl annotate"));
+    assert!(message(&world).contains("that is not the uid of this Secret"), "{}", message(&world));
 }
 
 #[test]

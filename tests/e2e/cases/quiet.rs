@@ -68,6 +68,7 @@ fn nothing_due_nothing_written_and_a_restart_reads_no_secret() {
         let launch = release.launch().await;
         let operator = space.start(&launch, "operator").await;
         operator.until_ready().await;
+        let fresh = operator.scrape().await;
         for number in 0..TOKENS {
             let spec =
                 json!({"rotation": {"every": "720h"}, "secret": {"template": {"h": "Bearer {{ token }}"}}});
@@ -84,6 +85,11 @@ fn nothing_due_nothing_written_and_a_restart_reads_no_secret() {
 
         let (own, server, objects) =
             (operator.scrape().await, cluster.apiserver_metrics().await, versions(space).await);
+        // A watch that forgets how far it has come begins anew with each event.
+        let lists = calls(&own, "list") - calls(&fresh, "list");
+        let watches = calls(&own, "watch") - calls(&fresh, "watch");
+        assert!(lists == 0.0 && watches <= 2.0, "{lists} lists and {watches} watches more for {TOKENS} tokens");
+
         let leases = Api::<Lease>::namespaced(cluster.client.clone(), &release.name);
         let renewed = renewals(leases, "quiet-tokenward-controller", tokio::time::sleep(QUIET)).await;
         let (own_after, server_after) = (operator.scrape().await, cluster.apiserver_metrics().await);

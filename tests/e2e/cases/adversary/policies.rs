@@ -180,6 +180,29 @@ fn requests_that_ask_for_nothing_are_warned_of() {
     });
 }
 
+#[test]
+fn a_token_for_nobody_is_warned_of_once() {
+    shared("nobody", async |space| {
+        let said = async |spec: serde_json::Value| {
+            let object = json!({
+                "apiVersion": "tokenward.dev/v1alpha1", "kind": "ApiToken",
+                "metadata": {"name": "nobody", "namespace": space.name}, "spec": spec,
+            });
+            let file = space.cluster.dir.join("nobody.json");
+            std::fs::write(&file, object.to_string()).unwrap();
+            let output =
+                space.kubectl(&["apply", "--server-side", "--filename", &file.display().to_string()]).await;
+            assert_eq!(output.code, 0, "{}", output.stderr);
+            output.stderr
+        };
+        let nobody = "spec.audiences is empty";
+        assert!(said(json!({})).await.contains(nobody));
+        assert!(!said(json!({"description": "d"})).await.contains(nobody), "once is enough");
+        assert!(!said(json!({"audiences": ["orders"]})).await.contains(nobody));
+        assert!(said(json!({"description": "d"})).await.contains(nobody));
+    });
+}
+
 /// What the policy takes for a request is what the operator takes for one.
 #[test]
 fn the_policy_knows_the_requests_of_the_operator() {
