@@ -88,7 +88,10 @@ fn nothing_due_nothing_written_and_a_restart_reads_no_secret() {
         // A watch that forgets how far it has come begins anew with each event.
         let lists = calls(&own, "list") - calls(&fresh, "list");
         let watches = calls(&own, "watch") - calls(&fresh, "watch");
-        assert!(lists == 0.0 && watches <= 2.0, "{lists} lists and {watches} watches more for {TOKENS} tokens");
+        assert!(
+            lists == 0.0 && watches <= 2.0,
+            "{lists} lists and {watches} watches more for {TOKENS} tokens"
+        );
 
         let leases = Api::<Lease>::namespaced(cluster.client.clone(), &release.name);
         let renewed = renewals(leases, "quiet-tokenward-controller", tokio::time::sleep(QUIET)).await;
