@@ -157,12 +157,12 @@ policies() {
   local kind=admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy file=templates/admissionpolicies.yaml
   local names="name: $NAMESPACE.tokenward"
   section "admission policies"
-  same "two with their bindings, where the API server has them" 4 \
-    "$(render --api-versions $kind --show-only $file | grep -cE "^  $names.(status-writers|requests)$")"
+  same "three with their bindings, where the API server has them" 6 \
+    "$(render --api-versions $kind --show-only $file | grep -cE "^  $names.(status-writers|requests|size)$")"
   same "none where it is not known to have them" 0 "$(render | grep -c 'kind: ValidatingAdmissionPolicy$' || true)"
   same "none by themselves in some namespaces" 0 \
     "$(render --api-versions $kind --set 'namespaces={team-a}' | grep -c 'kind: ValidatingAdmissionPolicy$' || true)"
-  same "limited to the namespaces of the release" 2 "$(render --set admissionPolicies.enabled=true \
+  same "limited to the namespaces of the release" 3 "$(render --set admissionPolicies.enabled=true \
     --set 'namespaces={team-a,team-b}' --show-only $file | grep -cF 'values: ["team-a","team-b"]')"
 }
 

@@ -25,7 +25,7 @@ helm() { "$(tool helm)" "$@"; }
 show() {
   local word line=
   for word in "$@"; do
-    [[ $word == *[\ \{\"]* ]] && word="'$word'"
+    [[ $word =~ ^[A-Za-z0-9_./:=,@+-]+$ ]] || word="'${word//\'/\'\\\'\'}'"
     line+=" $word"
   done
   printf '\n%s$%s%s\n' "$BOLD" "$line" "$OFF"

@@ -88,7 +88,9 @@ impl Process {
         let id =
             self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).ok_or("it has ended")?;
         kill_process(id, Signal::TERM)?;
-        self.child.wait().await?;
+        if tokio::time::timeout(PATIENCE, self.child.wait()).await.is_err() {
+            self.child.kill().await?;
+        }
         Ok(())
     }
 

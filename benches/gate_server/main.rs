@@ -19,12 +19,13 @@ mod stalls;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokenward::gate::dialect::Desk;
 use tokenward::gate::dialect::envoy;
-use tokenward::gate::dialect::ext_authz::{CheckRequest, METHOD};
+use tokenward::gate::dialect::ext_authz::{CheckRequest, CheckResponse, METHOD};
 use tokenward::gate::dialect::http::HttpGate;
 use tokenward::gate::dialect::introspect::Introspection;
 use tokenward::platform::grpc;
-use tokenward::runtime::serve::{Limits, Meter, Server};
+use tokenward::runtime::serve::{Limits, Meter, Server, Serves};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -125,6 +126,15 @@ fn compare(
     );
 }
 
+/// Envoy's checks, as a service.
+fn checks(desk: Desk) -> impl Serves<tonic::body::Body> + Sync {
+    grpc::unary(METHOD, envoy::MAX_CHECK, move |request: tonic::Request<CheckRequest>| -> Checked {
+        std::future::ready(Ok(tonic::Response::new(envoy::check(&desk, request.get_ref()))))
+    })
+}
+
+type Checked = std::future::Ready<Result<tonic::Response<CheckResponse>, tonic::Status>>;
+
 fn main() {
     // `cargo bench` passes `--bench`, and a name to filter by; `cargo test --benches` passes nothing of the kind.
     if !std::env::args().any(|argument| argument == "--bench") {
@@ -132,6 +142,7 @@ fn main() {
     }
     println!("{}", machine::describe());
     if std::env::args().any(|argument| argument == "stalls") {
+        stalls::run_over_grpc();
         return stalls::run();
     }
     let scene = Scene::new(10_000);
@@ -142,10 +153,7 @@ fn main() {
         move |listener, stop| server.serve(listener, service, stop)
     });
     let grpc = Running::start({
-        let desk = scene.desk();
-        let service = grpc::unary(METHOD, envoy::MAX_CHECK, move |request: tonic::Request<CheckRequest>| {
-            std::future::ready(Ok(tonic::Response::new(envoy::check(&desk, request.get_ref()))))
-        });
+        let service = checks(scene.desk());
         let server = server("grpc").http2_only();
         move |listener, stop| server.serve(listener, service, stop)
     });
@@ -165,5 +173,6 @@ fn main() {
     }
     let answers = scene.answered();
     println!("the gate answered {} accepted, {} denied", answers.0, answers.1);
+    stalls::run_over_grpc();
     stalls::run();
 }

@@ -193,6 +193,15 @@ impl Scene {
 
     /// As Envoy asks: gRPC frames.
     pub fn grpc(&self, traffic: Traffic) -> Arc<Vec<Bytes>> {
+        self.framed(self.sample(traffic))
+    }
+
+    /// As Envoy asks, with every token that may pass.
+    pub fn grpc_all(&self) -> Arc<Vec<Bytes>> {
+        self.framed(self.living.iter())
+    }
+
+    fn framed<'a>(&self, tokens: impl Iterator<Item = &'a String>) -> Arc<Vec<Bytes>> {
         let frame = |token: &String| {
             let message = self.check(token).encode_to_vec();
             let mut frame = vec![0];
@@ -200,7 +209,7 @@ impl Scene {
             frame.extend_from_slice(&message);
             Bytes::from(frame)
         };
-        Arc::new(self.sample(traffic).map(frame).collect())
+        Arc::new(tokens.map(frame).collect())
     }
 
     /// What a token that may pass is answered.

@@ -26,6 +26,8 @@ const ROUNDS: usize = 5;
 const WARM_UP: Duration = Duration::from_secs(3);
 const MEASURE: Duration = Duration::from_secs(4);
 const FLUSH: Duration = Duration::from_secs(1);
+/// The thread's name.
+const REPORTER: &str = "reporter";
 
 /// Where the reporter runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,9 +67,23 @@ fn pin(core: usize) {
     rustix::thread::sched_setaffinity(None, &cores).unwrap();
 }
 
+/// Processor time of this process's reporter so far.
+fn spent_on_reports() -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|thread| thread.path());
+    let is_reporter = |path: &std::path::PathBuf| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == REPORTER)
+    };
+    let spent = |path: std::path::PathBuf| {
+        let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+        Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?))
+    };
+    threads.filter(is_reporter).filter_map(spent).sum()
+}
+
 fn start(
     scene: &Scene,
     reports: Reports,
+    over_grpc: bool,
     stop: &CancellationToken,
 ) -> (Running, watch::Sender<Option<Ledger>>) {
     let found = Ledger { address: "ledger:1".into(), sha256: String::new(), holder: "bench".into() };
@@ -83,7 +99,9 @@ fn start(
         grace: Duration::ZERO,
     };
     let service = HttpGate::new(scene.desk(), Introspection::by_scope());
-    let server = Server::new(Limits::default(), Meter::none("http"));
+    let checks = super::checks(scene.desk());
+    let server = |name| Server::new(Limits::default(), Meter::none(name));
+    let (http, grpc) = (server("http"), server("grpc").http2_only());
     let stop = stop.clone();
     let running = Running::start(move |listener, stopped| async move {
         pin(0);
@@ -91,9 +109,12 @@ fn start(
         match reports {
             Reports::Not => drop(work),
             Reports::Beside => drop(tokio::spawn(work)),
-            Reports::Apart => drop(apart::spawn("reporter", work).unwrap()),
+            Reports::Apart => drop(apart::spawn(REPORTER, work).unwrap()),
         }
-        server.serve(listener, service, stopped).await;
+        match over_grpc {
+            true => grpc.serve(listener, checks, stopped).await,
+            false => http.serve(listener, service, stopped).await,
+        }
     });
     (running, place)
 }
@@ -101,7 +122,7 @@ fn start(
 /// Median and p99 in milliseconds, requests a second, and microseconds of the server's thread for each.
 fn measure(reports: Reports) -> [f64; 4] {
     let (scene, stop) = (Scene::new(10_000), CancellationToken::new());
-    let (server, _place) = start(&scene, reports, &stop);
+    let (server, _place) = start(&scene, reports, false, &stop);
     let requests = scene.http_all();
     client::latencies(server.address, &requests, WARM_UP);
     let before = server.spent();
@@ -134,6 +155,34 @@ pub fn run() {
             middle(rounds.iter().map(|round| round[kind][1] / round[0][1])),
             of(kind, 2),
             of(kind, 3),
+        );
+    }
+}
+
+/// Microseconds for each gRPC hit: of the thread that answers, and of the reporter.
+fn cost_over_grpc(reports: Reports) -> [f64; 2] {
+    let (scene, stop) = (Scene::new(10_000), CancellationToken::new());
+    let (server, _place) = start(&scene, reports, true, &stop);
+    let requests = scene.grpc_all();
+    client::grpc(server.address, &requests, WARM_UP);
+    let before = (server.spent(), spent_on_reports());
+    let count = client::grpc(server.address, &requests, MEASURE) as f64;
+    let after = (server.spent(), spent_on_reports());
+    stop.cancel();
+    [after.0 - before.0, after.1.saturating_sub(before.1)].map(|spent| spent.as_secs_f64() * 1e6 / count)
+}
+
+/// Where the processor time of a gRPC hit goes once a ledger is told of it.
+pub fn run_over_grpc() {
+    println!("gRPC hits on 10,000 tokens, a flush every second; the middle of {ROUNDS} rounds");
+    let kinds = [(Reports::Not, "no reporter"), (Reports::Apart, "reporter on a thread")];
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| kinds.map(|(reports, _)| cost_over_grpc(reports))).collect();
+    for (kind, (_, name)) in kinds.iter().enumerate() {
+        let of = |figure: usize| middle(rounds.iter().map(|round| round[kind][figure]));
+        println!(
+            "{name:<22} {:>5.1} us on the thread that answers, {:>5.1} us on the reporter's",
+            of(0),
+            of(1)
         );
     }
 }

@@ -119,7 +119,7 @@ pub struct SecretSpec {
 
     /// Key that holds the token. Default: `token`. A change moves the same token to the new key.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')").message("a Secret's key holds letters, digits, - _ and . only"))]
+    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')").message("a Secret's key holds letters, digits, - _ and . only, and does not begin with two dots"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 
@@ -147,7 +147,7 @@ pub struct SecretSpec {
     /// filter, `b64encode`, `lower`, `replace('old', 'new')`, `trim` or `upper`, which binds tighter than `~`; parentheses.
     /// Nothing else is understood. An unknown name is an error, never an empty string.
     #[schemars(extend("maxProperties" = 16), extend("additionalProperties" = {"type": "string", "maxLength": 8192}))]
-    #[x_kube(validation = Rule::new("self.all(k, k.matches('^[-._a-zA-Z0-9]+$') && k != '.' && !k.startsWith('..'))").message("a Secret's key holds letters, digits, - _ and . only"))]
+    #[x_kube(validation = Rule::new("self.all(k, k.matches('^[-._a-zA-Z0-9]+$') && k != '.' && !k.startsWith('..'))").message("a Secret's key holds letters, digits, - _ and . only, and does not begin with two dots"))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub template: BTreeMap<String, String>,
 }

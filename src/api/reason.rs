@@ -91,6 +91,8 @@ words! {
         SecretForbidden,
         /// `spec.secret` asks for a type, a name, a label or an annotation by which others would act on the Secret.
         SecretNotAllowed,
+        /// The ApiToken is deleted and kept by finalizers: gates refuse it.
+        Deleting,
         /// A resource quota of the namespace is used up.
         QuotaExceeded,
         /// The namespace is being deleted: nothing can be created in it.

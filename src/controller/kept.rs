@@ -14,6 +14,24 @@ use serde_json::Value;
 use super::execute::LAST_APPLIED;
 use crate::api::ApiToken;
 
+/// Bytes of an ApiToken that nobody looks at twice.
+const LARGE: usize = 32 << 10;
+/// Bytes of a value of which more counts as too long, whatever it is for: of a request 128, of an owner 253 characters.
+const MAX_VALUE: usize = 1_024;
+/// Keys of which only that they are there is of use: they are counted in a message.
+const MAX_PRESENT: usize = 64;
+
+/// What is of use of a label or annotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfUse {
+    /// Nobody reads it.
+    Nothing,
+    /// That it is there, and whether it is empty.
+    Presence,
+    /// Its value.
+    Value,
+}
+
 /// An ApiToken, folded up.
 #[derive(Clone, Debug)]
 pub struct Kept {
@@ -38,6 +56,41 @@ impl Kept {
     /// For the store, which has no use for the resourceVersion.
     pub fn without_version(mut self) -> Self {
         self.metadata.resource_version = None;
+        self
+    }
+
+    /// Without what nobody reads, if it is large: a megabyte of labels would be kept for as long as the object is there. `of_use`
+    /// says what is read: nothing of a label or annotation, its presence, or its value.
+    pub fn slim(mut self, of_use: impl Fn(&str) -> OfUse) -> Self {
+        if self.json.len() <= LARGE {
+            return self;
+        }
+        let Ok(mut object) = self.read::<Value>() else { return self };
+        let Some(Value::Object(metadata)) = object.get_mut("metadata") else { return self };
+        for kind in ["finalizers", "ownerReferences"] {
+            metadata.remove(kind);
+        }
+        for kind in ["labels", "annotations"] {
+            let Some(Value::Object(pairs)) = metadata.get_mut(kind) else { continue };
+            let mut present = 0;
+            pairs.retain(|key, value| {
+                let most = match of_use(key) {
+                    OfUse::Nothing => return false,
+                    OfUse::Value => MAX_VALUE,
+                    OfUse::Presence => {
+                        present += 1;
+                        1
+                    }
+                };
+                if let Value::String(value) = value {
+                    value.truncate(value.floor_char_boundary(most));
+                }
+                present <= MAX_PRESENT
+            });
+        }
+        if let Ok(json) = serde_json::to_vec(&object) {
+            self.json = json.into_boxed_slice();
+        }
         self
     }
 
@@ -170,6 +223,39 @@ mod tests {
         let Guarded { kept, flaw } = taken(&serde_json::to_value(&token).unwrap());
         assert_eq!((kept.namespace(), kept.name(), kept.uid()), ("shop", "orders", "u-1"));
         assert_eq!((kept.read::<ApiToken>().expect("unfolded"), flaw), (token, None));
+    }
+
+    #[test]
+    fn a_large_one_is_kept_without_what_nobody_reads() {
+        let domain = "d".repeat(200);
+        let mut token = json!({
+            "apiVersion": "tokenward.dev/v1alpha1", "kind": "ApiToken", "spec": {"description": "kept"},
+            "metadata": {"namespace": "shop", "name": "t", "uid": "u", "finalizers": ["example.com/hold"],
+                "labels": {"team": "payments"}, "annotations": {"told": "x".repeat(5_000), "owner": "é".repeat(5_000)}},
+        });
+        let of_use = |key: &str| match key {
+            "team" | "owner" => OfUse::Value,
+            key if key.starts_with("told") => OfUse::Presence,
+            _ => OfUse::Nothing,
+        };
+        let small = taken(&token).kept.slim(of_use).read::<Value>().unwrap();
+        assert_eq!(
+            small["metadata"]["finalizers"],
+            json!(["example.com/hold"]),
+            "a small one is kept as it is"
+        );
+        for number in 0..1_300 {
+            token["metadata"]["labels"][format!("{domain}/{number}")] = json!("x".repeat(63));
+            token["metadata"]["annotations"][format!("told-{number}")] = json!("x");
+        }
+        let kept = taken(&token).kept.slim(of_use);
+        assert!(kept.json.len() < 8 << 10, "{}", kept.json.len());
+        let read = kept.read::<ApiToken>().expect("still an ApiToken");
+        assert_eq!(read.spec.description.as_deref(), Some("kept"));
+        assert_eq!(read.metadata.labels.unwrap(), [("team".to_owned(), "payments".to_owned())].into());
+        let annotations = read.metadata.annotations.unwrap();
+        assert_eq!((annotations["owner"].len(), annotations["told"].as_str()), (1_024, "x"));
+        assert_eq!(annotations.len(), 1 + MAX_PRESENT);
     }
 
     #[test]

@@ -216,7 +216,11 @@ fn publish(election: &Election, fence: &Fence, sender: &watch::Sender<Leadership
         }
         if current.holder != next.holder {
             metrics.leader_transitions.inc();
-            tracing::info!(holder = %next.holder, "the Lease has another holder");
+            match next.holder.as_str() {
+                "" => tracing::info!("nobody holds the Lease"),
+                own if own == election.config().identity() => {}
+                holder => tracing::info!(holder, "another replica holds the Lease"),
+            }
         }
         let modified = *current != next;
         *current = next;

@@ -143,7 +143,9 @@ impl Controller {
             [] => vec![Scope::new(None, usage.budget)],
             names => names.iter().map(|name| Scope::new(Some(name.clone()), usage.budget.clone())).collect(),
         };
-        let shared = Shared { client, secrets, namespaces, world: usage.world, memory, metrics, readiness };
+        let ownership = Arc::new(options.settings.ownership.clone());
+        let shared =
+            Shared { client, secrets, namespaces, world: usage.world, memory, ownership, metrics, readiness };
         Self { options, context, shared, scopes, publisher, leader, clock, news: usage.news }
     }
 

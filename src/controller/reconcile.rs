@@ -76,12 +76,9 @@ pub async fn reconcile(kept: Arc<Kept>, paid: Option<Purse>, context: &Context) 
     let mut bill = Bill::new(paid, &context.budget);
     let token: ApiToken = kept.read()?;
     drop(kept);
-    if token.metadata.deletion_timestamp.is_none() && context.memory.is_stale(&token) {
+    if context.memory.is_stale(&token) {
         // The watch will bring our own write back; until then this object is history.
         return Ok(Next::Stale { paid: bill.paid.take(), at_the_latest: CATCH_UP });
-    }
-    if token.metadata.deletion_timestamp.is_some() {
-        return Ok(Next::OnChange);
     }
     let mut look = Look::new(token, bill, context);
     let result = look.run().await;

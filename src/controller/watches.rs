@@ -22,14 +22,16 @@ use tracing::{error, warn};
 
 use super::glimpse::Glimpse;
 use super::index::{NamespaceIndex, SecretIndex};
-use super::kept::{Guarded, Kept};
+use super::kept::{Guarded, Kept, OfUse};
 use super::looks::Looks;
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::world;
 use crate::api::keys;
 use crate::domain::directory::Directory;
+use crate::domain::ownership::OwnershipRules;
 use crate::domain::ports::{Clock, News};
+use crate::domain::requests;
 use crate::platform::budget;
 use crate::platform::readiness::Readiness;
 use crate::platform::watching::resilient;
@@ -65,6 +67,8 @@ pub struct Shared {
     pub world: Arc<RwLock<Directory>>,
     /// Forgets tokens that are gone.
     pub memory: Arc<Memory>,
+    /// Which labels and annotations are read.
+    pub ownership: Arc<OwnershipRules>,
     /// Counts errors and restarts.
     pub metrics: Metrics,
     /// Told when the first lists are complete.
@@ -199,7 +203,7 @@ async fn watch_tokens(
         if let Event::InitApply(token) = &event {
             listed.insert(token.kept.uid().to_owned());
         }
-        let Some(event) = understood(event, &shared.metrics) else { continue };
+        let Some(event) = understood(event, &shared.ownership, &shared.metrics) else { continue };
         writer.apply_watcher_event(&event);
         match &event {
             Event::Apply(token) => looks.ask(token.namespace(), token.name()),
@@ -218,14 +222,19 @@ async fn watch_tokens(
 }
 
 /// For the store. An object that cannot be understood is not in it: it is not acted on, and it does not stall the others.
-fn understood(event: Event<Guarded>, metrics: &Metrics) -> Option<Event<Kept>> {
+fn understood(event: Event<Guarded>, ownership: &OwnershipRules, metrics: &Metrics) -> Option<Event<Kept>> {
+    let of_use = |key: &str| match requests::is_of_use(key, ownership) {
+        (true, _) => OfUse::Value,
+        (false, true) => OfUse::Presence,
+        (false, false) => OfUse::Nothing,
+    };
     let kept = |Guarded { kept, flaw }: Guarded| {
         if let Some(error) = &flaw {
             let (namespace, name) = (kept.namespace(), kept.name());
             error!(namespace, name, error, "ApiToken cannot be understood and is left alone");
             metrics.process.watch_errors.inc([SYNCED[0]]);
         }
-        (kept.without_version(), flaw.is_none())
+        (kept.without_version().slim(of_use), flaw.is_none())
     };
     match event {
         Event::Init => Some(Event::Init),

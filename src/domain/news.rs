@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::plan::{SecretView, Step};
 use super::requests;
-use crate::api::{ApiToken, ApiTokenStatus, ConditionType, Credential, CredentialState, keys};
+use crate::api::{ApiToken, ApiTokenStatus, ConditionType, Credential, CredentialState, Reason, keys};
 
 /// Whether this step, were it the first for `token`, only tells news, or follows a declaration that somebody else changed:
 /// an operator that lays the Secret out anew, a default, the owner of a Namespace.
@@ -70,14 +70,20 @@ fn somebody_waits(before: &ApiTokenStatus, after: &ApiTokenStatus) -> bool {
 /// Whether `after` says something else to whoever annotated the ApiToken with what cannot be honoured: a wrong uid, or one more
 /// mistyped key. Such an edit changes no generation.
 fn asks_in_vain(token: &ApiToken, before: &ApiTokenStatus, after: &ApiTokenStatus) -> bool {
-    let message = |status: &ApiTokenStatus, kind: ConditionType| {
-        status.condition(kind).map(|condition| condition.message.clone())
+    // What is found; not our own words of what to write instead, which an upgrade changes for all.
+    let found = |status: &ApiTokenStatus, kind: ConditionType| {
+        let message = status.condition(kind).map(|condition| condition.message.clone());
+        message.map(|message| message.split(". ").next().unwrap_or_default().to_owned())
     };
-    let differs = |kind: ConditionType| message(before, kind) != message(after, kind);
+    let differs = |kind: ConditionType| found(before, kind) != found(after, kind);
+    let ready = after.condition(ConditionType::Ready).and_then(|ready| Reason::parse(&ready.reason));
     let handled = before.last_handled.as_ref().and_then(|handled| handled.adopt.clone());
     let asked = requests::value(token, keys::ADOPT);
     differs(ConditionType::UnknownAnnotation)
-        || (asked.is_some() && asked != handled && differs(ConditionType::Ready))
+        || (ready == Some(Reason::SecretConflict)
+            && asked.is_some()
+            && asked != handled
+            && differs(ConditionType::Ready))
 }
 
 /// The next time that the status itself names: what waits with news must not sleep through it.
@@ -129,20 +135,27 @@ mod tests {
         broken.conditions[0].status = "False".into();
         assert!(!is(&token, &Step::WriteStatus(broken)), "a pipeline waits for Ready");
         let mut known = token.clone();
-        let unknown = serde_json::from_value(json!([before.conditions[0]])).unwrap();
-        known.status.as_mut().unwrap().conditions = unknown;
         token.metadata.annotations = Some([(keys::ADOPT.to_owned(), "no uid".to_owned())].into());
-        assert!(!is(&token, &said("Ready", "it is not taken over")));
+        assert!(is(&token, &said("Ready", "it is not taken over")), "it has a Secret of its own");
+        let conflict = |message: &str| {
+            let Step::WriteStatus(mut after) = said("Ready", message) else { unreachable!() };
+            after.conditions.iter_mut().for_each(|condition| condition.reason = "SecretConflict".into());
+            Step::WriteStatus(after)
+        };
+        assert!(!is(&token, &conflict("it is not taken over")));
         let handled = LastHandled { adopt: Some("no uid".into()), ..LastHandled::default() };
         token.status.as_mut().unwrap().last_handled = Some(handled.clone());
-        let Step::WriteStatus(mut after) = said("Ready", "another word") else { unreachable!() };
+        let Step::WriteStatus(mut after) = conflict("another word") else { unreachable!() };
         after.last_handled = Some(handled);
         assert!(is(&token, &Step::WriteStatus(after)), "a request of long ago");
 
-        let Step::WriteStatus(one) = said("UnknownAnnotation", "one key") else { unreachable!() };
-        let Step::WriteStatus(two) = said("UnknownAnnotation", "two keys") else { unreachable!() };
-        known.status = Some(*one);
-        assert!(!is(&known, &Step::WriteStatus(two)), "a second mistyped key");
+        let unknown = |message: &str| {
+            let Step::WriteStatus(after) = said("UnknownAnnotation", message) else { unreachable!() };
+            after
+        };
+        known.status = Some(*unknown("one key. Write this"));
+        assert!(!is(&known, &Step::WriteStatus(unknown("two keys. Write this"))), "a second mistyped key");
+        assert!(is(&known, &Step::WriteStatus(unknown("one key. Write that"))), "after an upgrade");
     }
 
     #[test]

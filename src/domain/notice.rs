@@ -216,7 +216,11 @@ fn problems(before: &ApiTokenStatus, after: &ApiTokenStatus, notices: &mut Vec<N
         Some(_) => {}
     }
     if let Some((reason, note)) = is {
-        notices.push(Notice { reason, warning: reason != Reason::Suspended, note });
+        notices.push(Notice {
+            reason,
+            warning: !matches!(reason, Reason::Suspended | Reason::Deleting),
+            note,
+        });
     }
 }
 

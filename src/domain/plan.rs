@@ -201,6 +201,9 @@ impl<'a> Planner<'a> {
     }
 
     fn next(mut self) -> Step {
+        if self.observed.token.metadata.deletion_timestamp.is_some() {
+            return self.settle_with(Problem::deleting());
+        }
         lifecycle::drop_forged(&mut self.draft);
         self.honour_requests();
         lifecycle::end_overdue(&mut self.draft, self.now);

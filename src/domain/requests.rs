@@ -42,12 +42,12 @@ const MAX_REPEATED: usize = 48;
 pub fn ignored(token: &ApiToken, rules: &OwnershipRules) -> Option<String> {
     let annotations = token.metadata.annotations.iter().flatten().filter_map(|(key, value)| {
         let unread = !keys::REQUESTS.contains(&key.as_str()) && looks_like_ours(key) && !is_read(key, rules);
-        let empty = value.is_empty() && keys::REQUESTS.contains(&key.as_str());
+        let empty = value.is_empty() && is_request(key);
         (unread || empty)
             .then(|| format!("annotation {}{}", repeated(key), if empty { " (empty)" } else { "" }))
     });
     let labels = token.metadata.labels.iter().flatten().map(|(key, _)| key);
-    let labels = labels.filter(|key| looks_like_ours(key) && !is_read(key, rules));
+    let labels = labels.filter(|key| is_request(key) || (looks_like_ours(key) && !is_read(key, rules)));
     let labels = labels.map(|key| format!("label {}", repeated(key)));
     let mut found: Vec<String> = annotations.chain(labels).collect();
     let more = found.len().saturating_sub(MAX_NAMED);
@@ -62,6 +62,10 @@ pub fn ignored(token: &ApiToken, rules: &OwnershipRules) -> Option<String> {
     })
 }
 
+fn is_request(key: &str) -> bool {
+    keys::REQUESTS.contains(&key) || key == keys::ADOPT
+}
+
 fn looks_like_ours(key: &str) -> bool {
     let name = |key: &str| key.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
     key.starts_with(keys::OWN_PREFIX) || keys::REQUESTS.into_iter().any(|request| name(request) == name(key))
@@ -70,6 +74,11 @@ fn looks_like_ours(key: &str) -> bool {
 fn is_read(key: &str, rules: &OwnershipRules) -> bool {
     let mut read = rules.owner_keys.iter().chain(&rules.contact_keys);
     [keys::OWNER, keys::CONTACT, keys::SCHEMA, keys::ADOPT].contains(&key) || read.any(|owner| owner == key)
+}
+
+/// Whether the value of a label or annotation of this key is read, and whether it is told of at least: `(read, told)`.
+pub fn is_of_use(key: &str, rules: &OwnershipRules) -> (bool, bool) {
+    (keys::REQUESTS.contains(&key) || is_read(key, rules), looks_like_ours(key))
 }
 
 /// Whether the same value is likely to be written again for the next request, and would then pass for the old one: `now`,
@@ -117,6 +126,8 @@ mod tests {
             assert!(!said.contains("nobody should read"), "{said}");
         }
         assert!(said(&[(keys::ROTATE_REQUESTED_AT, "")], &[]).unwrap().contains("(empty)"));
+        assert!(said(&[(keys::ADOPT, "")], &[]).unwrap().contains("(empty)"));
+        assert!(said(&[], &[(keys::ADOPT, "u")]).unwrap().contains("label tokenward.dev/adopt"));
         assert!(
             said(&[], &[(keys::ROTATE_REQUESTED_AT, "now")]).unwrap().contains("label tokenward.dev/rotate")
         );

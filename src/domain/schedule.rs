@@ -253,12 +253,11 @@ fn bad_cron(text: &str, why: impl ToString) -> ScheduleError {
     ScheduleError::Cron { found: text.to_owned(), why: why.trim_end_matches('.').to_owned() }
 }
 
-/// The schedule with firings in the [`MAX_YEARS`] from `year` on only.
+/// The schedule with firings in the [`MAX_YEARS`] from `year` on only, and in the year before, which it may still be in its zone.
 fn soon(cron: &Cron, year: i32) -> Result<Cron, ScheduleError> {
     let failed = |error: CronError| bad_cron(cron.pattern.as_str(), error);
     let bound = |year: i32| u16::try_from(year).unwrap_or(0);
     let mut cron = cron.clone();
-    // In the schedule's zone it may be the year before.
     cron.pattern.years =
         CronComponent::new(bound(year.saturating_sub(1)), bound(year.saturating_add(MAX_YEARS)), 0, 0);
     cron.pattern.years.parse("*").map_err(failed)?;
@@ -329,6 +328,12 @@ mod tests {
             let late = due(&spec, issued).duration_since(time(fires));
             assert!((0..=300).contains(&late.as_secs()), "{issued}: {late:?} after {fires}");
         }
+    }
+
+    #[test]
+    fn a_year_begins_later_elsewhere() {
+        let fires = due(&cron("0 22 31 12 *", Some("America/New_York")), "2027-01-01T01:00:00Z");
+        assert_eq!(fires.to_string()[..10], *"2027-01-01");
     }
 
     #[test]

@@ -29,6 +29,13 @@ impl Problem {
         Self { reason, message, terminal: true }
     }
 
+    /// Deleted, and kept by finalizers: gates refuse it, and nothing is done about it any more.
+    pub fn deleting() -> Self {
+        let message = "The ApiToken is being deleted: gates refuse every credential, and it is gone once nothing stands in \
+                       metadata.finalizers any more";
+        Self::terminal(Reason::Deleting, message.to_owned())
+    }
+
     /// Tried again by itself: `Reconciling`.
     pub fn passing(reason: Reason, message: String) -> Self {
         Self { reason, message, terminal: false }
@@ -36,7 +43,7 @@ impl Problem {
 
     /// Whether a Secret that held an accepted credential still does.
     pub fn keeps_delivered(&self) -> bool {
-        self.reason != Reason::SecretConflict
+        !matches!(self.reason, Reason::SecretConflict | Reason::Deleting)
     }
 
     /// Whether what is declared may be in force all the same: an API server that does not answer says nothing about it.
@@ -241,7 +248,13 @@ fn stalled_or_reconciling(picture: &Picture<'_>, usable: bool, suspended: bool) 
     }
     let minting = picture.minting.map(|why| {
         let reason = if usable { Reason::Rotating } else { Reason::Issuing };
-        reconciling(reason, format!("Issuing a credential ({why})"))
+        reconciling(
+            reason,
+            match why {
+                Reason::Adopted => "Taking a credential over".to_owned(),
+                why => format!("Issuing a credential ({why})"),
+            },
+        )
     });
     minting.or_else(|| (!picture.in_force).then(|| reconciling(Reason::Delivering, delivering(picture))))
 }

@@ -16,10 +16,12 @@ use tokio::time::{Instant, Sleep};
 use tower::{BoxError, Layer, Service};
 
 pub use self::outage::Outage;
+use self::pages::PagesLayer;
 use super::client_metrics::{code, is_stream, verb};
 use crate::platform::process::ProcessMetrics;
 
 mod outage;
+mod pages;
 #[cfg(test)]
 mod tests;
 
@@ -84,7 +86,7 @@ pub async fn connect(
     config.headers.push((USER_AGENT, agent));
     let outage = outage.of(&config.cluster_url);
     let builder = ClientBuilder::try_from(config).map_err(|error| ClientError::Build(Box::new(error)))?;
-    Ok(builder.with_layer(&CallsLayer { request_timeout, metrics, outage }).build())
+    Ok(builder.with_layer(&CallsLayer { request_timeout, metrics, outage }).with_layer(&PagesLayer).build())
 }
 
 /// Bounds and counts calls.

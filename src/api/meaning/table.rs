@@ -219,7 +219,47 @@ pub const KEYS: &[Row<Key>] = &[
         "makes Kyverno take the Secret for one that it generated, or delete it",
         "https://kyverno.io/docs/policy-types/cluster-policy/generate/",
     ),
+    row(
+        Key::Domain("1password.io"),
+        "makes 1Password's operator write an item of its vaults into the Secret",
+        "https://github.com/1Password/onepassword-operator/blob/main/pkg/onepassword/secret_update_handler.go",
+    ),
     // What takes a Secret for credentials or configuration of its own.
+    row(
+        Key::Domain("kuadrant.io"),
+        "makes Authorino accept the Secret as an API key",
+        "https://github.com/Kuadrant/authorino/blob/main/docs/user-guides/api-key-authentication.md",
+    ),
+    row(
+        Key::Domain("akuity.io"),
+        "makes Kargo take the Secret for access to a repository",
+        "https://docs.kargo.io/user-guide/security/managing-credentials/",
+    ),
+    row(
+        Key::Domain("loft.sh"),
+        "makes the vCluster platform take the Secret for a project's, and copy it",
+        "https://www.vcluster.com/docs/platform/",
+    ),
+    row(
+        Key::Domain("mongodb.com"),
+        "makes the Atlas operator take the Secret for its credentials",
+        "https://www.mongodb.com/docs/atlas/operator/current/ak8so-configure-access-to-atlas/",
+    ),
+    row(
+        Key::Domain("cnpg.io"),
+        "makes CloudNativePG take the Secret for one of a database, and load it",
+        "https://cloudnative-pg.io/documentation/current/labels_annotations/",
+    ),
+    row(
+        Key::Begin("olm."),
+        "makes the Operator Lifecycle Manager take the Secret for its own",
+        "https://olm.operatorframework.io/docs/",
+    ),
+    row(
+        Key::Begin("loki_"),
+        "makes Loki load the Secret as rules",
+        "https://github.com/grafana/loki/blob/main/production/helm/loki/values.yaml",
+    ),
     row(
         Key::Begin("grafana_"),
         "makes Grafana's sidecar load the Secret as data source, dashboard or alert",
@@ -279,6 +319,26 @@ pub const NAMES: &[Row<Name>] = &[
         Name::End("-kubeconfig"),
         "is read by Cluster API as access to a cluster",
         "https://github.com/kubernetes-sigs/cluster-api/blob/main/util/secret/secret.go",
+    ),
+    row(
+        Name::End("-ca"),
+        "is read by Cluster API as the authority of a cluster",
+        "https://github.com/kubernetes-sigs/cluster-api/blob/main/util/secret/consts.go",
+    ),
+    row(
+        Name::End("-etcd"),
+        "is read by Cluster API as the authority of a cluster's etcd",
+        "https://github.com/kubernetes-sigs/cluster-api/blob/main/util/secret/consts.go",
+    ),
+    row(
+        Name::End("-sa"),
+        "is read by Cluster API as the key that signs a cluster's ServiceAccount tokens",
+        "https://github.com/kubernetes-sigs/cluster-api/blob/main/util/secret/consts.go",
+    ),
+    row(
+        Name::End("-proxy"),
+        "is read by Cluster API as the authority of a cluster's front proxy",
+        "https://github.com/kubernetes-sigs/cluster-api/blob/main/util/secret/consts.go",
     ),
     row(
         Name::End(".credentials.postgresql.acid.zalan.do"),

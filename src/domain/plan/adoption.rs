@@ -18,8 +18,10 @@ use crate::domain::{delivery, lifecycle};
 /// No token of ours is older: 2020-01-01.
 const OLDEST: Timestamp = Timestamp::constant(1_577_836_800, 0);
 
-/// Why a Secret is not taken over; reads after "because it".
+/// Why a Secret is not taken over; reads after "because".
 type Refusal = &'static str;
+
+const ASTRAY: Refusal = "tokenward.dev/adopt does not hold the uid of this Secret";
 
 impl Planner<'_> {
     /// A request for the Secret that it has already is done, also if somebody takes that away and changes it later.
@@ -50,24 +52,24 @@ impl Planner<'_> {
         // One that was honoured may go on standing there.
         let astray = request.is_some() && !asked && request != self.handled().adopt;
         match self.strays_token(&read.secret) {
-            Ok(token) if asked && (self.is_current(&token) || !self.was_adopted(uid)) => {
-                self.take_over(&token, &read.secret)
+            Ok(token) if self.was_adopted(uid) && !self.is_current(&token) => {
+                self.leave_alone("", "its token was changed since it was taken over")
             }
-            Ok(_) if asked => self.leave_alone("", "its token was changed since it was taken over"),
+            Ok(token) if asked => self.take_over(&token, &read.secret),
             Ok(_) => {
                 let token = self.observed.token;
                 let offer = format!(
-                    "it holds a token that no ApiToken has published. To go on with it: kubectl annotate --namespace {} \
+                    "it holds a token that no other ApiToken has published. To go on with it: kubectl annotate --namespace {} \
                      --overwrite apitoken {} {}={uid}. Otherwise ",
                     token.namespace(),
                     token.name(),
                     keys::ADOPT
                 );
-                self.leave_alone(&offer, if astray { "that is not the uid of this Secret" } else { "" })
+                self.leave_alone(&offer, if astray { ASTRAY } else { "" })
             }
             Err(refusal) => {
                 // Nobody may have asked; but one that looks like ours may be from a backup.
-                let tells = asked || self.is_labelled(&read.secret);
+                let tells = asked || astray || self.is_labelled(&read.secret);
                 self.leave_alone("", if tells { refusal } else { "" })
             }
         }

@@ -143,6 +143,11 @@ fn only_a_secret_that_is_ours_in_every_other_respect_is_taken_over() {
         let secret = world.secret.clone();
         world.reconcile();
         assert!(!message(&world).contains("kubectl"), "{why}: {}", message(&world));
+        // Unasked, of one that looks like ours only.
+        assert_eq!(message(&world).contains(why), !why.contains("carry the label"), "{}", message(&world));
+        world.annotate(keys::ADOPT, "the-uid-of-long-ago");
+        world.reconcile();
+        assert!(message(&world).contains(why), "{why}: {}", message(&world));
         world.adopt();
         world.reconcile();
         world.reconcile();
@@ -159,7 +164,7 @@ fn another_secrets_uid_takes_nothing_over() {
     world.annotate(keys::ADOPT, "the-uid-of-long-ago");
     assert_eq!(world.reconcile(), "read status blocked(SecretConflict)");
     assert!(message(&world).contains("kubectl annotate"));
-    assert!(message(&world).contains("that is not the uid of this Secret"), "{}", message(&world));
+    assert!(message(&world).contains("does not hold the uid of this Secret"), "{}", message(&world));
 }
 
 #[test]

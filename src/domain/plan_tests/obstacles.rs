@@ -1,6 +1,7 @@
 //! What keeps the declared state from being reached: foreign Secrets, bad declarations, refusals.
 
 use k8s_openapi::ByteString;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::world::{Break, World, every};
@@ -342,4 +343,18 @@ fn what_an_installation_allows_is_written_and_what_it_no_longer_allows_is_left_a
     world.reconcile();
     assert!(!world.accepts(&before.digest));
     assert_eq!((world.minted.len(), &world.secret), (1, &secret));
+}
+
+#[test]
+fn what_is_deleted_and_kept_by_finalizers_is_said_to_be_refused_and_left_alone() {
+    let mut world = World::issued(every("720h", "24h"));
+    let held = world.value("token");
+    world.token.metadata.deletion_timestamp = Some(Time(world.now));
+    world.annotate(keys::ROTATE_REQUESTED_AT, "1");
+    assert_eq!(world.reconcile(), "status wait");
+    assert_eq!(world.says(ConditionType::Ready), "False Deleting");
+    assert_eq!(world.says(ConditionType::Delivered), "False Deleting");
+    assert_eq!(world.value("token"), held);
+    world.advance("900h");
+    assert_eq!(world.reconcile(), "wait", "nothing rotates any more");
 }

@@ -245,6 +245,11 @@ fn entry(reason: Reason) -> Entry {
             "Warning",
             "`spec.secret` asks for a Secret that others would act on: nothing is written or minted",
         ),
+        Reason::Deleting => state(
+            OVER,
+            "Normal",
+            "The ApiToken is deleted, and finalizers keep it: gates refuse every credential",
+        ),
         Reason::QuotaExceeded => {
             state(PASSING, "Warning", "A quota leaves no room for the Secret; tried again")
         }

@@ -86,6 +86,7 @@ fn nothing_due_nothing_written_and_a_restart_reads_no_secret() {
         let (own, server, objects) =
             (operator.scrape().await, cluster.apiserver_metrics().await, versions(space).await);
         // A watch that forgets how far it has come begins anew with each event.
+        assert!(calls(&fresh, "list") > 0.0 && calls(&fresh, "watch") > 0.0, "{}", fresh.text);
         let lists = calls(&own, "list") - calls(&fresh, "list");
         let watches = calls(&own, "watch") - calls(&fresh, "watch");
         assert!(

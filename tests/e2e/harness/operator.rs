@@ -220,6 +220,13 @@ impl Operator {
         child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
+    /// The most memory that it has had so far, in MiB.
+    pub fn most_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+    }
+
     pub async fn signal(&self, signal: Signal) {
         let name = match signal {
             Signal::Term => "-TERM",

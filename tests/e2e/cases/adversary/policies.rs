@@ -181,8 +181,8 @@ fn requests_that_ask_for_nothing_are_warned_of() {
 }
 
 #[test]
-fn a_token_for_nobody_is_warned_of_once() {
-    shared("nobody", async |space| {
+fn a_token_without_an_audience_is_warned_of_once() {
+    shared("no-audience", async |space| {
         let said = async |spec: serde_json::Value| {
             let object = json!({
                 "apiVersion": "tokenward.dev/v1alpha1", "kind": "ApiToken",
@@ -200,6 +200,36 @@ fn a_token_for_nobody_is_warned_of_once() {
         assert!(!said(json!({"description": "d"})).await.contains(nobody), "once is enough");
         assert!(!said(json!({"audiences": ["orders"]})).await.contains(nobody));
         assert!(said(json!({"description": "d"})).await.contains(nobody));
+    });
+}
+
+#[test]
+fn labels_and_annotations_have_a_measure() {
+    shared("measure", async |space| {
+        let declared = async |labels: usize, annotation: usize| {
+            let labels: serde_json::Map<_, _> =
+                (0..labels).map(|number| (format!("l{number}"), json!("x"))).collect();
+            let object = json!({
+                "apiVersion": "tokenward.dev/v1alpha1", "kind": "ApiToken", "spec": {},
+                "metadata": {"name": "large", "namespace": space.name, "labels": labels,
+                             "annotations": {"note": "x".repeat(annotation)}},
+            });
+            let file = space.cluster.dir.join("large.json");
+            std::fs::write(&file, object.to_string()).unwrap();
+            space.kubectl(&["apply", "--server-side", "--filename", &file.display().to_string()]).await
+        };
+        let refused = declared(65, 0).await;
+        assert!(
+            refused.stderr.contains("may have 64 labels and 64 annotations, and this one has 65 and 1"),
+            "{}",
+            refused.stderr
+        );
+        let refused = declared(1, 131_073).await;
+        assert!(refused.stderr.contains("may have 128 Ki characters together"), "{}", refused.stderr);
+        let taken = declared(64, 131_072).await;
+        assert_eq!(taken.code, 0, "{}", taken.stderr);
+        // What finalizers keep can be let go, whatever else is in it.
+        assert_eq!(space.kubectl(&["delete", "apitoken", "large"]).await.code, 0);
     });
 }
 
